@@ -159,3 +159,15 @@ func runeLen[T ~string | ~[]byte](s T, i int) int {
 	}
 	return size
 }
+
+// FoldLines turns raw line breaks into spaces, in place, and returns b. JSON has
+// them between tokens only (json values are kept byte for byte), so no value
+// changes; line-based outputs need it.
+func FoldLines(b []byte) []byte {
+	for i, c := range b {
+		if c == '\n' || c == '\r' {
+			b[i] = ' '
+		}
+	}
+	return b
+}

@@ -1,0 +1,96 @@
+package filter
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/expr-lang/expr/vm"
+
+	"lockstep"
+)
+
+// needs says which parts of a change a program looks at.
+type needs struct {
+	record, changes, metadata bool
+}
+
+// Limits of one evaluation.
+const (
+	// maxWork is what an evaluation may do whatever the change: a unit is about a
+	// byte looked at or made, an operation costs opWork.
+	maxWork = 16 << 20
+	opWork  = 16
+	// workPerByte is what it may do on top for each byte of the change.
+	workPerByte = 64
+	// maxResult is how many bytes a result may be larger than the change.
+	maxResult = 1 << 20
+	// maxElements bounds the elements of all lists that an evaluation makes.
+	maxElements = 1 << 20
+	// maxDepth bounds how deep values nest.
+	maxDepth = 10_000
+)
+
+var errWork = errors.New("takes too much work for one change; simplify the expression")
+
+// Input is one change as programs see it. It decodes what they ask for, once. It
+// is used by one goroutine, and valid as long as the record is.
+type Input struct {
+	rec      lockstep.Record
+	database string
+	size     int // of row and changes
+	env      map[string]any
+	have     needs
+	run      run
+	machine  vm.VM
+}
+
+// NewInput makes a change ready for programs; nothing is decoded yet.
+func NewInput(rec lockstep.Record, database string) *Input {
+	return &Input{rec: rec, database: database, size: len(rec.Row()) + len(rec.Changes())}
+}
+
+func (in *Input) prepare(n needs) (map[string]any, error) {
+	if in.env == nil {
+		in.env = map[string]any{"action": in.rec.Action().String(), runName: runRef{&in.run}}
+		in.machine.MemoryBudget = maxElements
+	}
+	in.run.left = maxWork + workPerByte*in.size
+	if n.record && !in.have.record {
+		in.env["record"] = decode(bytes.TrimSpace(in.rec.Row()))
+		in.have.record = true
+	}
+	if n.changes && !in.have.changes {
+		in.env["changes"] = decode(bytes.TrimSpace(in.rec.Changes()))
+		in.have.changes = true
+	}
+	if n.metadata && !in.have.metadata {
+		// The message without its row is the metadata and little more.
+		small := lockstep.AppendMessage(nil, in.rec, lockstep.MessageOptions{Database: in.database, Row: []byte("null")})
+		m, err := object{&doc{raw: small}}.get("metadata")
+		if err != nil {
+			return nil, err
+		}
+		in.env["metadata"] = m
+		in.have.metadata = true
+	}
+	return in.env, nil
+}
+
+// run is the state of one evaluation.
+type run struct {
+	left int // units of work
+}
+
+// runRef carries the run into functions. It is no pointer, because expr follows
+// pointers that it meets.
+type runRef struct{ *run }
+
+// runName is the variable that holds it; no expression can spell it.
+const runName = "the run"
+
+func (r *run) spend(units int) error {
+	if r.left -= units + opWork; r.left < 0 {
+		return errWork
+	}
+	return nil
+}
