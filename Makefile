@@ -1,0 +1,57 @@
+# `make` lists the targets. Only Go, git, make and apt are needed; scripts/postgres.sh
+# finds or installs the Postgres binaries.
+
+SHELL    := /bin/bash
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME ?= 10s
+TESTFLAGS ?=
+ARGS     ?=
+
+# In recipes, so that only the targets that need Postgres look for it.
+WITH_POSTGRES = bin=$$(scripts/postgres.sh) && LOCKSTEP_PG_BIN="$$bin"
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race check fmt fmt-check vet lint fuzz bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/lockstep
+	go build -trimpath -ldflags '-s -w -X main.released=$(VERSION)' -o bin/lockstep ./cmd/lockstep
+
+demo: build ## private Postgres, stream, pgbench, workers, one live line (ARGS="--for 20s")
+	@$(WITH_POSTGRES) bin/lockstep demo $(ARGS)
+
+test: ## run all tests, against a real Postgres
+	@$(WITH_POSTGRES) go test $(TESTFLAGS) ./...
+
+race: ## run all tests with the race detector
+	@$(WITH_POSTGRES) go test -race $(TESTFLAGS) ./...
+
+check: fmt-check vet lint build test ## everything that CI runs
+
+fmt: ## format the Go files
+	gofmt -w .
+
+fmt-check: # fails when a file is not formatted
+	@unformatted=$$(gofmt -l .) && \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
+
+vet: # go vet
+	go vet ./...
+
+lint: ## run golangci-lint (built once into bin/)
+	@lint=$$(scripts/golangci-lint.sh) && $$lint run
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@$(WITH_POSTGRES) && export LOCKSTEP_PG_BIN && \
+	grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file name; do \
+	  echo "== $${name#func } in $$(dirname $$file)"; \
+	  go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" || exit 1; \
+	done
+
+bench: build ## measure capture and delivery against their limits, some minutes
+	@$(WITH_POSTGRES) bin/lockstep bench all $(ARGS)
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,109 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// Database is how the capture of a database stands.
+type Database struct {
+	Name         string     `json:"name"`
+	Capture      string     `json:"capture"`
+	Status       string     `json:"status"` // ok, warn or error
+	Reason       string     `json:"reason"` // why it is not ok, and what to do
+	Connected    bool       `json:"connected"`
+	ReceivedLSN  string     `json:"received_lsn"`
+	ConfirmedLSN string     `json:"confirmed_lsn"` // up to here everything is durable in the stream
+	LagBytes     int64      `json:"lag_bytes"`
+	FirstSeq     uint64     `json:"first_seq"` // the oldest change that retention has left
+	LastSeq      uint64     `json:"last_seq"`  // the newest change; 0: none yet
+	LastCommit   *time.Time `json:"last_commit_at"`
+	Slot         *struct {
+		Name          string `json:"name"`
+		WALStatus     string `json:"wal_status"`
+		RetainedBytes int64  `json:"retained_bytes"`
+	} `json:"slot"`
+	Tables []struct {
+		Name      string `json:"name"`
+		Published string `json:"published"`
+		Reason    string `json:"reason"`
+		Remedy    string `json:"remedy"`
+	} `json:"tables"` // those that are not captured in full
+}
+
+// Databases returns the databases of the node.
+func (c *Client) Databases(ctx context.Context) ([]Database, error) {
+	return all[Database](ctx, c, "v1", "databases")
+}
+
+// Part is one part of the node, as readiness sees it.
+type Part struct {
+	Name   string `json:"name"`
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason"` // why it is not
+}
+
+// Node is how the node is as a whole.
+type Node struct {
+	Version   string     `json:"version"`
+	StartedAt time.Time  `json:"started_at"`
+	Open      bool       `json:"open"` // there are no tokens: everybody on the machine may call
+	Ready     bool       `json:"ready"`
+	Parts     []Part     `json:"parts"`
+	Databases []Database `json:"databases"`
+	Consumers []Consumer `json:"consumers"` // with id, name, kind, database, status, health and stats only
+}
+
+// Status returns how the node and everything in it is.
+func (c *Client) Status(ctx context.Context) (Node, error) {
+	var out Node
+	err := c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "status"}, retry: repeatable}, &out)
+	return out, err
+}
+
+// Ready returns nil when the node is ready: capture is connected and moving. A node
+// that is not ready gives an error that wraps lockstep.ErrUnavailable.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.do(ctx, call{method: http.MethodGet, path: []string{"readyz"}}, nil)
+}
+
+// ChangeAt is one change, and where it is with each consumer of its database.
+type ChangeAt struct {
+	Change
+	Consumers []Whereabouts
+	Raw       json.RawMessage // the answer's own text
+}
+
+// Whereabouts is where a change is with a consumer.
+type Whereabouts struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	State   string     `json:"state"`
+	Attempt int        `json:"attempt"`
+	Reason  string     `json:"reason"`
+	Until   *time.Time `json:"until"`
+}
+
+// ChangeAt returns the change of a database with that seq. One that retention has
+// removed gives an error that wraps lockstep.ErrNotFound.
+func (c *Client) ChangeAt(ctx context.Context, database string, seq uint64) (ChangeAt, error) {
+	k := call{method: http.MethodGet, path: []string{"v1", "databases", database, "changes", seqText(seq)}, retry: repeatable}
+	body, err := c.bytes(ctx, k)
+	if err != nil {
+		return ChangeAt{}, err
+	}
+	out := ChangeAt{Raw: body}
+	if out.Change, err = ParseChange(body); err != nil {
+		return ChangeAt{}, c.unexpected(k, err)
+	}
+	var rest struct {
+		Consumers []Whereabouts `json:"consumers"`
+	}
+	if err := json.Unmarshal(body, &rest); err != nil {
+		return ChangeAt{}, c.unexpected(k, err)
+	}
+	out.Consumers = rest.Consumers
+	return out, nil
+}

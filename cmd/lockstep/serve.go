@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lockstep/engine"
+	"lockstep/internal/config"
+)
+
+type serveCmd struct {
+	Config string `short:"c" placeholder:"FILE" help:"The configuration; default lockstep.yml here, or the defaults when there is none."`
+}
+
+// Run runs a node until it is told to stop.
+func (v *serveCmd) Run(ctx context.Context, s streams) error {
+	cfg, err := config.Load(v.Config, configOptions(s))
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		_, _ = fmt.Fprintln(s.err, problems.Error())
+		return usageError{errQuiet}
+	}
+	if err != nil {
+		return err
+	}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	node := engine.New(cfg, engine.Options{Logger: log, Version: version(), Stdout: s.out, Ready: func(n engine.Node) {
+		log.InfoContext(ctx, "ready to serve", "version", version(), "server", n.Server, "data_dir", cfg.DataDir)
+		for name, url := range n.Databases {
+			log.InfoContext(ctx, "private database: connect with psql", "database", name, "url", url)
+		}
+	}})
+	return node.Run(ctx)
+}

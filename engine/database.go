@@ -1,0 +1,214 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"lockstep/internal/api"
+	"lockstep/internal/capture/publish"
+	"lockstep/internal/capture/wal"
+	"lockstep/internal/config"
+	"lockstep/internal/obs"
+	"lockstep/internal/pgdb"
+	"lockstep/internal/stage"
+	"lockstep/internal/stream"
+)
+
+// database is one captured database: its log, and what fills it.
+type database struct {
+	config.Database
+	url     string
+	pool    *pgxpool.Pool
+	log     *stream.Log
+	metrics *obs.Capture
+	stream  *obs.Stream
+	lag     atomic.Int64 // nanoseconds from commit to disk, of the last batch
+
+	seen                         sync.Mutex // guards what follows
+	changes, transactions, bytes uint64     // that the metrics know of
+
+	// nil when the database is not captured
+	capture    *wal.Capture
+	reconciler *publish.Reconciler
+}
+
+// openDatabases opens the log of each database and prepares its capture. Nothing
+// connects to the databases yet.
+func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
+	closePools := func() error {
+		for _, d := range e.databases {
+			d.pool.Close()
+		}
+		return nil
+	}
+	for _, c := range e.cfg.Databases {
+		d, err := e.openDatabase(ctx, c)
+		if err != nil {
+			return closePools, err
+		}
+		e.databases = append(e.databases, d)
+	}
+	return closePools, nil
+}
+
+func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database, error) {
+	d := &database{Database: c, url: c.URL.Reveal(), metrics: e.metrics.Capture(c.Name), stream: e.metrics.Stream(c.Name)}
+	if d.url == "" {
+		d.url = e.cluster.URL(c.Name)
+	}
+	var err error
+	if d.log, err = e.stream.Log(ctx, c.Name); err != nil {
+		return nil, fmt.Errorf("open the log of database %s: %w", c.Name, err)
+	}
+	if d.pool, err = pgdb.Lazy(ctx, d.url, "lockstep "+c.Name); err != nil {
+		return nil, fmt.Errorf("databases: %s: %w", c.Name, err)
+	}
+	if c.Capture == config.CaptureNone {
+		return d, nil
+	}
+	if err := e.prepareCapture(d); err != nil {
+		d.pool.Close()
+		return nil, fmt.Errorf("databases: %s: %w", c.Name, err)
+	}
+	return d, nil
+}
+
+func (e *Engine) prepareCapture(d *database) error {
+	patterns, err := publish.ParsePatterns(d.Tables)
+	if err != nil {
+		return err
+	}
+	secret := e.dir.joinSecret(d.Name)
+	d.reconciler, err = publish.New(publish.Config{
+		Pool: d.pool, Database: d.Name, Publication: d.Publication, Patterns: patterns, Slot: d.Slot, JoinSecret: secret, Logger: e.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	d.capture, err = wal.New(wal.Config{
+		Database: d.Name, URL: d.url, Slot: d.Slot, Publication: d.Publication, Tables: d.Tables, Log: d.log,
+		Instance: secret[:16], JoinSecret: secret, Int8AsString: d.Int8AsString, Logger: e.Logger,
+		Publish: func(ctx context.Context) error {
+			_, _, err := d.reconciler.Ensure(ctx)
+			return err
+		},
+		Observe: func(b wal.Durable) {
+			d.lag.Store(int64(b.Lag))
+			d.stream.Appended(b.Changes, b.Bytes)
+		},
+	})
+	return err
+}
+
+// stages are the parts that run for the database, in the order in which they stop.
+func (d *database) stages() []stage.Stage {
+	if d.capture == nil {
+		return nil
+	}
+	return []stage.Stage{
+		{Name: "capture " + d.Name, Run: d.capture.Run},
+		{Name: "publications " + d.Name, Run: d.reconciler.Run},
+	}
+}
+
+// stalled is how long a live connection may bring nothing at all: Postgres says
+// something every ten seconds.
+const stalled = 45 * time.Second
+
+// health is the database's part of readiness.
+func (d *database) health() api.Part {
+	part := api.Part{Name: "capture " + d.Name, Ready: true}
+	if d.capture == nil {
+		return part
+	}
+	s := d.capture.Status()
+	switch {
+	case !s.Connected:
+		part.Ready, part.Reason = false, s.State
+		if s.LastError != "" {
+			part.Reason = s.LastError
+		}
+	case time.Since(s.LastHeard) > stalled:
+		part.Ready, part.Reason = false, fmt.Sprintf("connected, but nothing was heard from Postgres since %s", s.LastHeard.UTC().Format(time.RFC3339))
+	}
+	return part
+}
+
+// status is how the database's capture stands, for the API.
+func (d *database) status() api.DatabaseStatus {
+	s := api.DatabaseStatus{Name: d.Name, Capture: string(d.Capture), Status: "ok"}
+	if d.capture == nil {
+		return s
+	}
+	c := d.capture.Status()
+	s.Connected, s.LagBytes = c.Connected, int64(c.LagBytes)
+	s.ReceivedLSN, s.ConfirmedLSN = c.Received.String(), c.Confirmed.String()
+	s.Slot = &api.SlotStatus{Name: d.Slot, WALStatus: c.Slot.WALStatus, RetainedBytes: c.Slot.RetainedBytes}
+	for _, t := range d.reconciler.States() {
+		if t.Reason != "" {
+			s.Tables = append(s.Tables, api.TableStatus{Name: t.String(), Published: publishedName(t.Published), Reason: t.Reason, Remedy: t.Remedy})
+		}
+	}
+	d.judge(&s, c)
+	return s
+}
+
+// judge says in one word how the database is, and why.
+func (d *database) judge(s *api.DatabaseStatus, c wal.Status) {
+	if h := d.health(); !h.Ready {
+		s.Status, s.Reason = "error", h.Reason
+		return
+	}
+	for _, p := range d.reconciler.Publications() {
+		if len(p.Danger) > 0 {
+			s.Status, s.Reason = "error", p.Reason+"; "+p.Remedy
+			return
+		}
+		if p.Reason != "" {
+			s.Status, s.Reason = "warn", p.Reason+"; "+p.Remedy
+		}
+	}
+	if c.Gap != "" {
+		s.Status, s.Reason = "warn", "changes may be missing since the start of this node: "+c.Gap
+	}
+}
+
+func publishedName(c publish.Class) string {
+	switch c {
+	case publish.Full:
+		return "full"
+	case publish.InsertOnly:
+		return "inserts only"
+	case publish.None:
+	}
+	return "none"
+}
+
+// observe sets the gauges that are cheaper to read than to keep.
+func (d *database) observe() {
+	d.stream.SetRange(d.log.First(), d.log.Last().Seq)
+	if d.capture == nil {
+		return
+	}
+	s := d.capture.Status()
+	age := time.Duration(0)
+	if s.LagBytes > 0 {
+		age = time.Duration(d.lag.Load())
+	}
+	d.metrics.SetLag(int64(s.LagBytes), max(age, 0))
+	d.metrics.SetSlotRetained(s.Slot.RetainedBytes)
+	d.seen.Lock()
+	d.metrics.Captured(int(s.Changes-d.changes), int(s.Transactions-d.transactions), int(s.Bytes-d.bytes))
+	d.changes, d.transactions, d.bytes = s.Changes, s.Transactions, s.Bytes
+	d.seen.Unlock()
+	if s.Connected {
+		d.metrics.Connected()
+	} else {
+		d.metrics.Disconnected()
+	}
+}

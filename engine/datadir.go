@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"lockstep"
+)
+
+// dataDir is the directory that a node keeps its state in, locked while it runs.
+type dataDir struct {
+	path string
+	lock *os.File
+	key  []byte // 32 random bytes, made once: tokens and the joining of tables are signed with keys derived from it
+}
+
+// openDataDir makes and locks the directory. A second node gets ErrConflict.
+func openDataDir(path string) (*dataDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data_dir %s: %w", path, err)
+	}
+	// Searchable by everybody: the private Postgres runs as another user below it.
+	// What is secret has a mode of its own.
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w; choose another with data_dir: %w", err, lockstep.ErrEnvironment)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data directory: %w; it must be writable for this user: %w", err, lockstep.ErrEnvironment)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(lock.Name())
+		lock.Close()
+		return nil, fmt.Errorf("the data directory %s is in use by another lockstep (pid %s): stop it, or choose another data_dir: %w", path, holder, lockstep.ErrConflict)
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.writePID(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if d.key, err = d.loadKey(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *dataDir) writePID() error {
+	if err := d.lock.Truncate(0); err != nil {
+		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
+	}
+	if _, err := d.lock.WriteAt([]byte(fmt.Sprint(os.Getpid())), 0); err != nil {
+		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
+	}
+	return nil
+}
+
+func (d *dataDir) loadKey() ([]byte, error) {
+	path := filepath.Join(d.path, "key")
+	key, err := os.ReadFile(path)
+	if err == nil {
+		if len(key) != 32 {
+			return nil, fmt.Errorf("%s has %d bytes, expected 32: restore it, or remove it (outstanding ack tokens go stale): %w", path, len(key), lockstep.ErrInvalid)
+		}
+		return key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the node's key: %w", err)
+	}
+	key = make([]byte, 32)
+	rand.Read(key)
+	// Written aside and renamed, so that a crash leaves no half a key.
+	if err := os.WriteFile(path+".new", key, 0o600); err != nil {
+		return nil, fmt.Errorf("write the node's key: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, fmt.Errorf("write the node's key: %w", err)
+	}
+	return key, nil
+}
+
+// derive returns the key for one purpose.
+func (d *dataDir) derive(purpose string) []byte {
+	mac := hmac.New(sha256.New, d.key)
+	mac.Write([]byte(purpose))
+	return mac.Sum(nil)
+}
+
+// joinSecret is what marks the rows that a joining table brings along as ours.
+func (d *dataDir) joinSecret(database string) string {
+	return hex.EncodeToString(d.derive("join " + database)[:16])
+}
+
+func (d *dataDir) close() error { return d.lock.Close() }

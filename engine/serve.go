@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"lockstep"
+	"lockstep/internal/api"
+	"lockstep/internal/auth"
+	"lockstep/internal/capture/publish"
+	"lockstep/internal/obs"
+	"lockstep/internal/pgdb"
+)
+
+// openControl prepares the control plane and the tokens; the database may be away.
+func (e *Engine) openControl(ctx context.Context) (func() error, error) {
+	home := e.home()
+	pool, err := pgdb.Lazy(ctx, home.url, "lockstep control")
+	if err != nil {
+		return nil, fmt.Errorf("databases: %s: %w", home.Name, err)
+	}
+	closer := func() error { pool.Close(); return nil }
+	e.control = newControl(home.url, pool, e.Logger.With(obs.KeyStage, "control"))
+	e.control.load, e.control.report = e.loadControl, e.report
+	var static []auth.Static
+	for _, t := range e.cfg.Tokens {
+		static = append(static, auth.Static{Name: t.Name, Token: t.Token.Reveal(), Scopes: t.Scopes})
+	}
+	e.tokens, err = auth.Open(auth.Config{Store: auth.Postgres{Pool: pool}, Static: static, Logger: e.Logger})
+	return closer, err
+}
+
+// home is the database that holds the schema lockstep.
+func (e *Engine) home() *database {
+	for _, d := range e.databases {
+		if d.Name == e.cfg.Database {
+			return d
+		}
+	}
+	return e.databases[0]
+}
+
+// server opens the listener, so that a port in use is told before anything runs, and
+// returns what serves it.
+func (e *Engine) server(ctx context.Context) (func(context.Context) error, error) {
+	a, err := api.New(api.Config{
+		Tokens:    e.tokens,
+		Consumers: e.consumers(),
+		Databases: e.databaseList,
+		Health:    e.health,
+		Tables:    tables,
+		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
+	})
+	if err != nil {
+		return nil, err
+	}
+	listener, err := a.Listen(ctx, e.cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	e.metrics.BeforeScrape(e.observe)
+	e.node = Node{Server: "http://" + listener.Addr().String(), Databases: map[string]string{}}
+	for _, d := range e.databases {
+		if d.URL == "" {
+			e.node.Databases[d.Name] = d.url
+		}
+	}
+	s := &api.Server{API: a, Listener: listener}
+	return func(ctx context.Context) error {
+		if e.Ready != nil {
+			e.Ready(e.node)
+		}
+		return s.Run(ctx)
+	}, nil
+}
+
+func (e *Engine) databaseList() []api.Database {
+	list := make([]api.Database, len(e.databases))
+	for i, d := range e.databases {
+		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status}
+	}
+	return list
+}
+
+func (e *Engine) health(context.Context) []api.Part {
+	var parts []api.Part
+	for _, d := range e.databases {
+		parts = append(parts, d.health())
+	}
+	return parts
+}
+
+// tables makes the patterns of an event stream into a test.
+func tables(list []string) (func(*lockstep.Table) bool, error) {
+	patterns, err := publish.ParsePatterns(list)
+	if err != nil {
+		return nil, err
+	}
+	return func(t *lockstep.Table) bool { return patterns.Match(t.Schema, t.Name) }, nil
+}
+
+// observe brings the gauges up to date before they are scraped.
+func (e *Engine) observe() {
+	for _, d := range e.databases {
+		d.observe()
+	}
+	e.observeConsumers()
+}

@@ -1,0 +1,157 @@
+// Package api is the HTTP API: it puts consumers, changes and states of a node at
+// addresses, as docs and /openapi.json describe them. Only this package knows the
+// library that checks inputs and writes the OpenAPI document.
+//
+// # Guarantees
+//
+//  1. Every route is registered with the scope that it needs, in one place; a test
+//     tries every route with every scope. Without a token a node answers only to
+//     names of its own machine, so that no web page can reach it by a name of its own.
+//  2. Every error is a problem document of RFC 9457, also for unknown addresses,
+//     wrong methods, bodies that are too large, and panics.
+//  3. What a request is wrong in decides its status: 400 for malformed JSON and for
+//     parameters of next, ack, nack, extend, seek and event streams; 422 for
+//     a body that is well formed but not a valid definition; 404 for what is not there;
+//     409 for what contradicts the state, and for stale tokens. A request with a 4xx
+//     changed nothing, except that an ack or nack with stale tokens applied the others.
+//  4. Rows and old values go from the log to the caller byte for byte.
+//  5. Calls that change the control plane are recorded before they are answered.
+//  6. Memory per request is bounded: bodies by Config.MaxBody, answers by one chunk
+//     and the largest change, streams of events by one batch.
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lockstep"
+	"lockstep/internal/auth"
+	"lockstep/internal/obs"
+)
+
+// Config is what an API is made of. Tokens, Consumers and Databases are needed.
+type Config struct {
+	Tokens    *auth.Tokens
+	Consumers Consumers
+	// Databases returns what is captured, in the order of the configuration.
+	Databases func() []Database
+	// Health tells how the parts of the node are. /readyz is 200 when all are ready.
+	Health func(ctx context.Context) []Part
+	// Tables makes patterns into a test of schema and name, for streams of events.
+	Tables func(patterns []string) (func(t *lockstep.Table) bool, error)
+
+	Audit     Auditor             // nil: the audit goes to the log
+	Metrics   *obs.Metrics        // nil: not counted
+	Gatherer  prometheus.Gatherer // what /metrics shows; nil: there is none
+	Logger    *slog.Logger        // nil: slog.Default
+	Version   string              // of this binary
+	Started   time.Time           // for /v1/status; zero: now
+	MaxBody   int64               // of requests; 0: 1 MiB
+	Heartbeat time.Duration       // of streams of events; 0: 15 s
+}
+
+// API answers requests. It is an http.Handler, safe for concurrent use.
+type API struct {
+	tokens    *auth.Tokens
+	consumers Consumers
+	databases func() []Database
+	health    func(ctx context.Context) []Part
+	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
+	audit     Auditor
+	metrics   *obs.Metrics
+	gatherer  prometheus.Gatherer
+	log       *slog.Logger
+	version   string
+	started   time.Time
+	maxBody   int64
+	heartbeat time.Duration
+
+	crossOrigin *http.CrossOriginProtection
+	mux         *http.ServeMux
+	huma        huma.API
+	routes      []Route
+	drain       drain
+	active      gate
+	buffers     buffers
+}
+
+// New makes the API. It starts nothing and answers nothing until it is served.
+func New(c Config) (*API, error) {
+	if c.Tokens == nil || c.Consumers == nil || c.Databases == nil {
+		return nil, fmt.Errorf("make the HTTP API: tokens, consumers and databases are needed: %w", lockstep.ErrInvalid)
+	}
+	a := &API{
+		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
+		audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
+		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
+	}
+	if a.log == nil {
+		a.log = slog.Default()
+	}
+	if a.started.IsZero() {
+		a.started = time.Now()
+	}
+	if a.maxBody <= 0 {
+		a.maxBody = 1 << 20
+	}
+	if a.health == nil {
+		a.health = func(context.Context) []Part { return nil }
+	}
+	if a.tables == nil {
+		a.tables = everyTable
+	}
+	a.huma = huma.NewAPI(a.documentation(), adapter{a})
+	a.consumerRoutes()
+	a.pullRoutes()
+	a.deadRoutes()
+	a.changeRoutes()
+	a.statusRoutes()
+	a.tokenRoutes()
+	if err := a.docsRoutes(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Routes returns every route, documented or not.
+func (a *API) Routes() []Route { return append([]Route(nil), a.routes...) }
+
+// documentation is the head of the OpenAPI document.
+func (a *API) documentation() huma.Config {
+	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Lockstep", Version: a.version, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+				Description: "Every committed change of a Postgres, in order per row, processed exactly once. " +
+					"Errors are problem documents (RFC 9457). Every id may also be the resource's name.",
+			},
+			Servers: []*huma.Server{{URL: "/", Description: "This node"}},
+			Components: &huma.Components{
+				Schemas:         registry,
+				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", Description: "An API token; not needed on a node without tokens"}},
+			},
+			Tags: []*huma.Tag{
+				{Name: "consumers", Description: "Who reads changes"}, {Name: "pull", Description: "Taking and settling changes"},
+				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "databases", Description: "What is captured, and its changes"},
+				{Name: "tokens", Description: "Who may call"}, {Name: "node", Description: "How the node is"},
+			},
+		},
+		// Bodies are bound to one media type: others are refused with 415.
+		Formats:       map[string]huma.Format{"application/json": {Marshal: writeJSON, Unmarshal: readJSON}, "json": {Marshal: writeJSON, Unmarshal: readJSON}},
+		DefaultFormat: "application/json",
+		Transformers:  []huma.Transformer{ownProblems},
+	}
+}
+
+func everyTable([]string) (func(*lockstep.Table) bool, error) {
+	return func(*lockstep.Table) bool { return true }, nil
+}

@@ -1,0 +1,138 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"lockstep"
+	"lockstep/internal/auth"
+	"lockstep/internal/filter"
+)
+
+func (a *API) changeRoutes() {
+	stream := Route{Method: http.MethodGet, Path: "/v1/databases/{name}/changes", Need: auth.NeedRead, Waits: true}
+	a.plain(stream, about{"stream-changes", "Follow changes as they come (SSE)", "databases", 200}, a.describeChanges, a.changes)
+	one := Route{Method: http.MethodGet, Path: "/v1/databases/{name}/changes/{seq}", Need: auth.NeedRead}
+	a.plain(one, about{"get-change", "Show a change, and where it is with each consumer", "databases", 200}, a.describeChange, a.showChange)
+}
+
+// selectChanges makes a selector of what a request asks for.
+func (a *API) selectChanges(sel Selection, database string) (Selector, error) {
+	tables, err := a.tables(sel.Tables)
+	if err != nil {
+		return nil, bad("query.tables", "%s", err)
+	}
+	var wanted [8]bool // by action
+	for _, action := range sel.Actions {
+		wanted[action] = true
+	}
+	wanted[lockstep.Gap] = true // what may be missing concerns everybody
+	if len(sel.Actions) == 0 {
+		wanted = [8]bool{true, true, true, true, true, true, true, true}
+	}
+	var program *filter.Program
+	if sel.Filter != "" {
+		if program, err = filter.Compile(filter.Filter, sel.Filter); err != nil {
+			return nil, bad("query.filter", "%s", err)
+		}
+	}
+	return func(r lockstep.Record) (bool, error) {
+		if !wanted[r.Action()&7] || !tables(r.Table()) {
+			return false, nil
+		}
+		if program == nil || r.Action().Whole() {
+			return true, nil
+		}
+		return program.Match(filter.NewInput(r, database))
+	}, nil
+}
+
+// showChange shows one change, and what became of it with each consumer of its database.
+func (a *API) showChange(w http.ResponseWriter, r *http.Request) {
+	db, err := a.database(r.PathValue("name"))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	seq, err := pathSeq(r)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	batch, err := db.Log.BatchOf(r.Context(), seq)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	record, ok := batch.Find(seq)
+	if !ok {
+		a.fail(w, r, errors.New("the log gave a batch that does not hold the change"))
+		return
+	}
+	buf := append(a.buffers.get(), '{')
+	buf = lockstep.AppendMessageMembers(buf, record, lockstep.MessageOptions{Database: db.Name})
+	buf = append(buf, `,"consumers":[`...)
+	first := true
+	for _, c := range a.consumers.List() {
+		if c.Definition().Database != db.Name {
+			continue
+		}
+		where, err := c.Where(r.Context(), seq)
+		if err != nil {
+			where = Whereabouts{State: "unknown", Reason: problemOf(err).Detail}
+		}
+		if !first {
+			buf = append(buf, ',')
+		}
+		first = false
+		buf = appendWhere(buf, c, where)
+	}
+	writeBytes(w, append(buf, "]}\n"...))
+	a.buffers.put(buf)
+}
+
+func appendWhere(dst []byte, c Consumer, where Whereabouts) []byte {
+	d := c.Definition()
+	dst = append(dst, `{"id":`...)
+	dst = lockstep.AppendJSONString(dst, d.ID)
+	dst = append(dst, `,"name":`...)
+	dst = lockstep.AppendJSONString(dst, d.Name)
+	dst = append(dst, `,"state":`...)
+	dst = lockstep.AppendJSONString(dst, where.State)
+	dst = append(dst, `,"attempts":`...)
+	dst = strconv.AppendInt(dst, int64(where.Attempts), 10)
+	if where.Holder != "" {
+		dst = append(dst, `,"holder":`...)
+		dst = lockstep.AppendJSONString(dst, where.Holder)
+	}
+	if where.Reason != "" {
+		dst = append(dst, `,"reason":`...)
+		dst = lockstep.AppendJSONString(dst, where.Reason)
+	}
+	if !where.Until.IsZero() {
+		dst = append(dst, `,"until":"`...)
+		dst = where.Until.UTC().AppendFormat(dst, time.RFC3339Nano)
+		dst = append(dst, '"')
+	}
+	return append(dst, '}')
+}
+
+// streamLog is what a log of package stream offers: readers of its own type.
+type streamLog[R Reader] interface {
+	First() uint64
+	Last() lockstep.Mark
+	BatchOf(ctx context.Context, seq uint64) (*lockstep.Batch, error)
+	SeqAt(ctx context.Context, t time.Time) (uint64, error)
+	Reader(from uint64) R
+}
+
+// LogOf makes a [Log] of a *stream.Log.
+func LogOf[R Reader](l streamLog[R]) Log { return logOf[R]{l} }
+
+type logOf[R Reader] struct{ streamLog[R] }
+
+// ReadFrom implements [Log].
+func (l logOf[R]) ReadFrom(seq uint64) Reader { return l.Reader(seq) }

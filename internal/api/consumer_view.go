@@ -1,0 +1,123 @@
+package api
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"lockstep"
+)
+
+// ConsumerView is a consumer as the API shows it.
+type ConsumerView struct {
+	ID          string            `json:"id" format:"uuid"`
+	Name        string            `json:"name"`
+	Kind        string            `json:"kind"`
+	Database    string            `json:"database"`
+	Tables      []string          `json:"tables"`
+	Actions     []string          `json:"actions"`
+	Filter      string            `json:"filter"`
+	Transform   string            `json:"transform"`
+	Start       string            `json:"start"`
+	OrderBy     OrderBy           `json:"order_by"`
+	AckWait     string            `json:"ack_wait" example:"30s"`
+	MaxInFlight int               `json:"max_in_flight"`
+	MaxAttempts int               `json:"max_attempts" doc:"0: for ever"`
+	OnExhausted string            `json:"on_exhausted"`
+	Backoff     BackoffView       `json:"backoff"`
+	Paused      bool              `json:"paused"`
+	Status      string            `json:"status" enum:"active,paused" doc:"paused: nothing is handed out"`
+	Health      HealthView        `json:"health"`
+	Metadata    json.RawMessage   `json:"metadata"`
+	ManagedBy   string            `json:"managed_by" enum:"api,file" doc:"file: defined in the configuration, and changed there only"`
+	CreatedAt   time.Time         `json:"created_at"`
+	UpdatedAt   time.Time         `json:"updated_at"`
+	Stats       ConsumerStatsView `json:"stats"`
+}
+
+// BackoffView is how long a refused change waits.
+type BackoffView struct {
+	First  string  `json:"first"`
+	Max    string  `json:"max"`
+	Jitter float64 `json:"jitter"`
+}
+
+// HealthView says whether a person should look.
+type HealthView struct {
+	Status string `json:"status" enum:"ok,warn,error,paused"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// HTTPConsumerView is a pull consumer, also in the words of 2024.
+type HTTPConsumerView struct {
+	ConsumerView
+	FilterCollection *string   `json:"filter_collection_id"`
+	Filters          OldFilter `json:"filters"`
+	DeliverPolicy    string    `json:"deliver_policy"`
+	AckWaitMS        int64     `json:"ack_wait_ms"`
+	MaxAckPending    int       `json:"max_ack_pending"`
+	MaxDeliver       int       `json:"max_deliver" doc:"-1: for ever"`
+}
+
+func viewOfConsumer(c Consumer) ConsumerView {
+	d, s := c.Definition(), c.Standing()
+	v := ConsumerView{
+		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Tables: d.Tables, Filter: d.Filter, Transform: d.Transform,
+		Start: d.Start, OrderBy: OrderBy{d.OrderBy}, AckWait: spanText(d.AckWait), MaxInFlight: d.MaxInFlight, MaxAttempts: d.MaxAttempts,
+		OnExhausted: d.OnExhausted, Paused: s.Paused, Status: "active", Metadata: d.Metadata, ManagedBy: d.ManagedBy,
+		Backoff:   BackoffView{First: spanText(d.Backoff.First), Max: spanText(d.Backoff.Max), Jitter: d.Backoff.Jitter},
+		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(), Stats: statsOf(s), Health: healthOf(s),
+	}
+	if v.Tables == nil {
+		v.Tables = []string{}
+	}
+	if v.Metadata == nil {
+		v.Metadata = json.RawMessage("null")
+	}
+	v.Actions = actionNames(d.Actions)
+	if s.Paused {
+		v.Status = "paused"
+	}
+	return v
+}
+
+// actionNames names the actions that a consumer gets, those it cannot refuse apart.
+func actionNames(actions []lockstep.Action) []string {
+	if len(actions) == 0 {
+		actions = []lockstep.Action{lockstep.Insert, lockstep.Update, lockstep.Delete}
+	}
+	names := make([]string, len(actions))
+	for i, a := range actions {
+		names[i] = a.String()
+	}
+	return names
+}
+
+func viewOfHTTPConsumer(c Consumer) HTTPConsumerView {
+	d := c.Definition()
+	v := HTTPConsumerView{ConsumerView: viewOfConsumer(c), AckWaitMS: d.AckWait.Milliseconds(), MaxAckPending: d.MaxInFlight, MaxDeliver: d.MaxAttempts}
+	if v.MaxDeliver == 0 {
+		v.MaxDeliver = -1
+	}
+	switch d.Start {
+	case "beginning":
+		v.DeliverPolicy = "all"
+	case "now":
+		v.DeliverPolicy = "new"
+	default:
+		v.DeliverPolicy = d.Start
+	}
+	return v
+}
+
+// spanText writes a length of time without its zero parts: 1m, not 1m0s.
+func spanText(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = text[:len(text)-2]
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = text[:len(text)-2]
+	}
+	return text
+}

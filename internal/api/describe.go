@@ -1,0 +1,184 @@
+package api
+
+import (
+	"encoding/json"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// The shapes below describe, for the OpenAPI document, what the routes that read
+// and write bytes themselves take and give.
+
+// ChangeView is a change as consumers get it.
+type ChangeView struct {
+	Record   json.RawMessage `json:"record" doc:"The row after the change; for delete the row as it was"`
+	Changes  json.RawMessage `json:"changes" doc:"Updates only: the old values of the columns that changed; null when they are not known"`
+	Action   string          `json:"action" enum:"insert,update,delete,read,truncate,gap"`
+	Metadata MetadataView    `json:"metadata"`
+}
+
+// MetadataView is what a change tells beside the row.
+type MetadataView struct {
+	Database       string          `json:"database"`
+	TableSchema    string          `json:"table_schema"`
+	TableName      string          `json:"table_name"`
+	Seq            uint64          `json:"seq" doc:"Its place in the database's stream, from 1"`
+	CommitLSN      uint64          `json:"commit_lsn"`
+	CommitIdx      uint32          `json:"commit_idx"`
+	CommitTime     string          `json:"commit_timestamp"`
+	XID            uint32          `json:"xid"`
+	PKs            []string        `json:"record_pks"`
+	KeyKind        string          `json:"key_kind" enum:"primary_key,replica_identity,row"`
+	IdempotencyKey string          `json:"idempotency_key" doc:"Equal on every redelivery"`
+	Origin         string          `json:"origin" enum:"sync,proxy,binding,user"`
+	OldKnown       bool            `json:"old_known"`
+	Annotations    json.RawMessage `json:"transaction_annotations"`
+	Unchanged      []string        `json:"unchanged,omitempty" doc:"Columns that Postgres did not send; they are absent from record"`
+	Late           bool            `json:"late,omitempty" doc:"Later changes of its key went by"`
+	Consumer       *struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"consumer,omitempty"`
+}
+
+// DeliveryView is a change with the right to settle it.
+type DeliveryView struct {
+	AckToken string `json:"ack_token" doc:"Names this delivery: pass it to ack, nack or extend"`
+	Attempt  int    `json:"attempt" doc:"From 1"`
+	ChangeView
+}
+
+// InfoView counts.
+type InfoView struct {
+	Pending    uint64 `json:"num_pending"`
+	AckPending uint64 `json:"num_ack_pending"`
+}
+
+type (
+	handoutView struct {
+		Data []DeliveryView `json:"data"`
+		Info InfoView       `json:"info"`
+	}
+	peekView struct {
+		Data []ChangeView `json:"data"`
+		Info InfoView     `json:"info"`
+	}
+	nextBody struct {
+		BatchSize int  `json:"batch_size,omitempty" minimum:"1" maximum:"1000" default:"1"`
+		WaitFor   Span `json:"wait_for,omitempty" doc:"0 to 5m; 0 answers at once"`
+	}
+	ackBody struct {
+		Tokens []string `json:"ack_tokens" minItems:"1"`
+	}
+	nackBody struct {
+		Tokens  []string `json:"ack_tokens" minItems:"1"`
+		Delay   Span     `json:"delay,omitempty" doc:"Instead of the consumer's backoff"`
+		Reason  string   `json:"reason,omitempty" doc:"Shown with the dead letter and with a blocked key"`
+		Release bool     `json:"release,omitempty" doc:"Give back without counting an attempt"`
+	}
+	extendBody struct {
+		Tokens []string `json:"ack_tokens" minItems:"1"`
+		By     Span     `json:"by" doc:"How much longer from now"`
+	}
+)
+
+func (a *API) jsonContent(schema *huma.Schema) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/json": {Schema: schema}}
+}
+
+func schemaOf[T any](a *API, name string) *huma.Schema {
+	return a.huma.OpenAPI().Components.Schemas.Schema(typeOf[T](), true, name)
+}
+
+func (a *API) describeNext(op *huma.Operation) {
+	op.Parameters = append(op.Parameters,
+		queryParam("batch_size", "At most so many changes", numberSchema(1, maxBatchSize, 1)),
+		queryParam("wait_for", "How long to wait for a change: milliseconds, or with a unit such as 30s; at most 5m", textSchema()))
+	op.Responses["200"] = &huma.Response{Description: "Changes, in order; none when there is nothing to hand out", Content: a.jsonContent(schemaOf[handoutView](a, "Handout"))}
+}
+
+func (a *API) describeNextBody(op *huma.Operation) {
+	a.describeNext(op)
+	op.RequestBody = &huma.RequestBody{Description: "The parameters may also come here", Content: a.jsonContent(schemaOf[nextBody](a, "Next"))}
+}
+
+func (a *API) describeSettle(v verb) func(*huma.Operation) {
+	return func(op *huma.Operation) {
+		var schema *huma.Schema
+		switch v {
+		case verbAck:
+			schema = schemaOf[ackBody](a, "Ack")
+		case verbNack:
+			schema = schemaOf[nackBody](a, "Nack")
+		case verbExtend:
+			schema = schemaOf[extendBody](a, "Extend")
+		}
+		op.RequestBody = &huma.RequestBody{Required: true, Content: a.jsonContent(schema)}
+		op.Responses["204"] = &huma.Response{Description: "Done and durable"}
+		op.Responses["400"] = a.problemResponse("Malformed; nothing was applied")
+		op.Responses["409"] = a.problemResponse("Some tokens are stale, see the member stale; the others were applied")
+	}
+}
+
+func (a *API) describePeek(op *huma.Operation) {
+	op.Parameters = append(op.Parameters, queryParam("limit", "At most so many changes", numberSchema(1, maxBatchSize, 10)))
+	op.Responses["200"] = &huma.Response{Description: "Changes that wait", Content: a.jsonContent(schemaOf[peekView](a, "Peek"))}
+}
+
+func (a *API) describeChanges(op *huma.Operation) {
+	op.Description += " Each event has the change's seq as id, its action as event and the message as data. " +
+		"A client that comes back with Last-Event-ID misses nothing; when retention has removed changes meanwhile, an event gap says how many."
+	op.Parameters = append(op.Parameters,
+		queryParam("tables", "Patterns, separated by commas", textSchema()),
+		queryParam("actions", "Actions, separated by commas", textSchema()),
+		queryParam("filter", "An expression; changes for which it is false are left out", textSchema()),
+		queryParam("from", "Where to begin: now (default), beginning, a seq, a time, or 1h for an hour ago", textSchema()),
+		queryParam("last_event_id", "Like the header, for browsers", textSchema()),
+		queryParam("heartbeat", "event: heartbeats are events, not comments", textSchema()),
+		&huma.Param{Name: "Last-Event-ID", In: "header", Description: "The last id seen: goes on behind it", Schema: textSchema()})
+	op.Responses["200"] = &huma.Response{Description: "A stream of events", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: textSchema()}}}
+}
+
+// foundChange is one change, and what became of it.
+type foundChange struct {
+	ChangeView
+	Consumers []whereaboutView `json:"consumers"`
+}
+
+type whereaboutView struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	State  string `json:"state" enum:"settled,in_flight,waiting,blocked,parked,not_matching,ahead,unknown"`
+	Tries  int    `json:"attempts" doc:"That failed"`
+	Holder string `json:"holder,omitempty" doc:"Who has it: token@address"`
+	Reason string `json:"reason,omitempty"`
+	Until  string `json:"until,omitempty" doc:"When the lease or the delay ends"`
+}
+
+func (a *API) describeChange(op *huma.Operation) {
+	op.Responses["200"] = &huma.Response{Description: "The change", Content: a.jsonContent(schemaOf[foundChange](a, "ChangeStanding"))}
+	op.Responses["410"] = a.problemResponse("Retention has removed it")
+}
+
+// letterView is a dead letter.
+type letterView struct {
+	Seq      uint64     `json:"seq"`
+	State    string     `json:"state" enum:"parked,blocked,retrying"`
+	Reason   string     `json:"reason"`
+	Attempts int        `json:"attempts"`
+	At       string     `json:"at"`
+	Table    string     `json:"table"`
+	PKs      []string   `json:"record_pks"`
+	Message  ChangeView `json:"message" doc:"As it was delivered"`
+}
+
+func (a *API) describeLetters(op *huma.Operation) {
+	op.Parameters = append(op.Parameters,
+		queryParam("limit", "At most so many letters", numberSchema(1, maxBatchSize, 100)),
+		queryParam("cursor", "next_cursor of the page before", textSchema()))
+	op.Responses["200"] = &huma.Response{Description: "Dead letters, by seq", Content: a.jsonContent(schemaOf[List[letterView]](a, "Letters"))}
+}
+
+func (a *API) describeLetter(op *huma.Operation) {
+	op.Responses["200"] = &huma.Response{Description: "The dead letter", Content: a.jsonContent(schemaOf[letterView](a, "Letter"))}
+}

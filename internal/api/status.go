@@ -1,0 +1,211 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"time"
+
+	"lockstep"
+	"lockstep/internal/auth"
+	"lockstep/internal/obs"
+)
+
+// Database is a captured database.
+type Database struct {
+	Name   string
+	Log    Log
+	Status func() DatabaseStatus
+}
+
+// DatabaseStatus is how the capture of a database stands.
+type DatabaseStatus struct {
+	Name         string        `json:"name"`
+	Capture      string        `json:"capture" example:"wal"`
+	Status       string        `json:"status" enum:"ok,warn,error" doc:"ok: connected and moving"`
+	Reason       string        `json:"reason,omitempty" doc:"Why the status is not ok, and what to do"`
+	Connected    bool          `json:"connected"`
+	ReceivedLSN  string        `json:"received_lsn,omitempty" example:"0/16B3748"`
+	ConfirmedLSN string        `json:"confirmed_lsn,omitempty" doc:"Up to here everything is durable in the stream"`
+	LagBytes     int64         `json:"lag_bytes" doc:"Write-ahead log that the stream does not hold yet"`
+	FirstSeq     uint64        `json:"first_seq" doc:"The oldest change that retention has left"`
+	LastSeq      uint64        `json:"last_seq" doc:"The newest change; 0: none yet"`
+	LastCommit   *time.Time    `json:"last_commit_at,omitempty"`
+	Slot         *SlotStatus   `json:"slot,omitempty"`
+	Tables       []TableStatus `json:"tables,omitempty" doc:"Tables that are not captured in full, with the reason"`
+}
+
+// SlotStatus is how a replication slot stands.
+type SlotStatus struct {
+	Name          string `json:"name"`
+	WALStatus     string `json:"wal_status,omitempty" example:"reserved"`
+	RetainedBytes int64  `json:"retained_bytes" doc:"Write-ahead log that the database keeps for the slot"`
+}
+
+// TableStatus is how a table is captured.
+type TableStatus struct {
+	Name      string `json:"name"`
+	Published string `json:"published" doc:"full, inserts only, or none"`
+	Reason    string `json:"reason,omitempty"`
+	Remedy    string `json:"remedy,omitempty"`
+}
+
+// Part is one part of the node, as readiness sees it.
+type Part struct {
+	Name   string `json:"name" example:"capture app"`
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty" doc:"Why it is not ready"`
+}
+
+// Readiness is the body of /readyz.
+type Readiness struct {
+	Ready bool   `json:"ready"`
+	Parts []Part `json:"parts"`
+}
+
+// NodeStatus is how the node is as a whole.
+type NodeStatus struct {
+	Version   string             `json:"version"`
+	GoVersion string             `json:"go_version"`
+	StartedAt time.Time          `json:"started_at"`
+	UptimeS   int64              `json:"uptime_s"`
+	Open      bool               `json:"open" doc:"true: there are no API tokens, everybody on this machine may call"`
+	Ready     bool               `json:"ready"`
+	Parts     []Part             `json:"parts"`
+	Databases []DatabaseStatus   `json:"databases"`
+	Consumers []ConsumerStanding `json:"consumers"`
+}
+
+// ConsumerStanding is a consumer in one line.
+type ConsumerStanding struct {
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Kind     string            `json:"kind"`
+	Database string            `json:"database"`
+	Status   string            `json:"status"`
+	Health   HealthView        `json:"health"`
+	Stats    ConsumerStatsView `json:"stats"`
+}
+
+type (
+	databasesOutput struct{ Body List[DatabaseStatus] }
+	databaseOutput  struct{ Body DatabaseStatus }
+	statusOutput    struct{ Body NodeStatus }
+	readyOutput     struct {
+		Status int
+		Body   Readiness
+	}
+	healthOutput struct {
+		Body struct {
+			Status string `json:"status" example:"ok"`
+		}
+	}
+	nameInput struct {
+		Name string `path:"name" doc:"The database's name in the configuration"`
+	}
+)
+
+func (a *API) statusRoutes() {
+	read := func(path string) Route { return Route{Method: http.MethodGet, Path: path, Need: auth.NeedRead} }
+	open := func(path string) Route { return Route{Method: http.MethodGet, Path: path, Need: auth.NeedNothing} }
+	typed(a, read("/v1/databases"), about{"list-databases", "List databases and how their capture stands", "databases", 200}, a.listDatabases)
+	typed(a, read("/v1/databases/{name}"), about{"get-database", "Show a database and how its capture stands", "databases", 200}, a.getDatabase)
+	typed(a, read("/v1/status"), about{"get-status", "Show how the node and everything in it is", "node", 200}, a.getStatus)
+	typed(a, open("/healthz"), about{"get-health", "Tell that the process answers", "node", 200}, getHealth)
+	typed(a, open("/readyz"), about{"get-readiness", "Tell whether capture is connected and moving; 503 when not", "node", 200}, a.getReadiness)
+	if a.metrics == nil || a.gatherer == nil {
+		return
+	}
+	h := a.metrics.Handler(a.gatherer)
+	a.plain(Route{Method: http.MethodGet, Path: "/metrics", Need: auth.NeedNothing, Hidden: true}, about{}, nil, h.ServeHTTP)
+}
+
+// database finds a database by its name.
+func (a *API) database(name string) (Database, error) {
+	for _, db := range a.databases() {
+		if db.Name == name {
+			return db, nil
+		}
+	}
+	return Database{}, fmt.Errorf("database %q: %w", name, lockstep.ErrNotFound)
+}
+
+func (db Database) view() DatabaseStatus {
+	var s DatabaseStatus
+	if db.Status != nil {
+		s = db.Status()
+	}
+	s.Name, s.Reason = db.Name, obs.Scrub(s.Reason)
+	if db.Log != nil {
+		s.FirstSeq, s.LastSeq = db.Log.First(), db.Log.Last().Seq
+	}
+	if s.Status == "" {
+		s.Status = "ok"
+	}
+	return s
+}
+
+func (a *API) databaseViews() []DatabaseStatus {
+	out := []DatabaseStatus{}
+	for _, db := range a.databases() {
+		out = append(out, db.view())
+	}
+	return out
+}
+
+func (a *API) listDatabases(context.Context, *noInput) (*databasesOutput, error) {
+	return &databasesOutput{Body: List[DatabaseStatus]{Data: a.databaseViews()}}, nil
+}
+
+func (a *API) getDatabase(_ context.Context, in *nameInput) (*databaseOutput, error) {
+	db, err := a.database(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &databaseOutput{Body: db.view()}, nil
+}
+
+func (a *API) getStatus(ctx context.Context, _ *noInput) (*statusOutput, error) {
+	ready, parts := a.readiness(ctx)
+	out := &statusOutput{Body: NodeStatus{
+		Version: a.version, GoVersion: runtime.Version(), StartedAt: a.started.UTC(), UptimeS: int64(time.Since(a.started).Seconds()),
+		Open: a.tokens.Open(), Ready: ready, Parts: parts, Databases: a.databaseViews(), Consumers: []ConsumerStanding{},
+	}}
+	for _, c := range a.consumers.List() {
+		v := viewOfConsumer(c)
+		out.Body.Consumers = append(out.Body.Consumers, ConsumerStanding{
+			ID: v.ID, Name: v.Name, Kind: v.Kind, Database: v.Database, Status: v.Status, Health: v.Health, Stats: v.Stats,
+		})
+	}
+	return out, nil
+}
+
+func getHealth(context.Context, *noInput) (*healthOutput, error) {
+	out := &healthOutput{}
+	out.Body.Status = "ok"
+	return out, nil
+}
+
+func (a *API) readiness(ctx context.Context) (bool, []Part) {
+	parts := append([]Part{}, a.health(ctx)...)
+	if a.drain.begun() {
+		parts = append(parts, Part{Name: "http", Reason: "the node is stopping"})
+	}
+	ready := true
+	for i, p := range parts {
+		ready = ready && p.Ready
+		// Reasons are errors' texts, and this answer is for everybody.
+		parts[i].Reason = obs.Scrub(p.Reason)
+	}
+	return ready, parts
+}
+
+func (a *API) getReadiness(ctx context.Context, _ *noInput) (*readyOutput, error) {
+	ready, parts := a.readiness(ctx)
+	out := &readyOutput{Status: http.StatusOK, Body: Readiness{Ready: ready, Parts: parts}}
+	if !ready {
+		out.Status = http.StatusServiceUnavailable
+	}
+	return out, nil
+}

@@ -1,0 +1,293 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"lockstep"
+	"lockstep/internal/capture/publish"
+	"lockstep/internal/capture/value"
+	"lockstep/internal/pgdb"
+)
+
+// Log is where changes go. *stream.Log is one.
+type Log interface {
+	// Append takes over what the writer holds and blocks while too much is on its
+	// way; done is called once, in the order of the appends, with nil when the
+	// batch is on disk. After a failure everything fails until Recover.
+	Append(ctx context.Context, w *lockstep.BatchWriter, mark lockstep.Mark, done func(error)) error
+	// Recover waits for what is on its way and returns the mark of the last
+	// durable batch, or a zero Mark when there is none.
+	Recover(ctx context.Context) (lockstep.Mark, error)
+}
+
+// Config is what a capture needs. Zero values of what is optional are defaults.
+type Config struct {
+	Database    string // the name in the configuration
+	URL         string // of the database to capture, not of a pooler
+	Slot        string
+	Publication string
+	// Inserts is the publication of the tables that may only be published for
+	// inserts; default: Publication with _inserts behind it.
+	Inserts string
+	Tables  []string // patterns, see package publish; none: everything
+	Log     Log
+
+	// Instance tells this installation from others that use the same server; the
+	// walsenders of an instance are its own to end. Default: one per Capture.
+	Instance string
+	// JoinSecret marks the logical messages by which the rows of a table that
+	// joins the publication later arrive. Empty: there are none.
+	JoinSecret string
+	// Publish brings the publications in order before the slot is made, and before
+	// each connect. nil: they are as they are.
+	Publish func(context.Context) error
+
+	BatchBytes   int  // size at which a batch is closed; default 256 KB
+	Int8AsString bool // see value.Options
+	Logger       *slog.Logger
+	// Observe is called after each batch with changes has reached the disk, from
+	// the log's goroutine. It must not block.
+	Observe func(Durable)
+}
+
+// Durable is a batch of changes that has reached the disk.
+type Durable struct {
+	Changes int
+	Bytes   int
+	// Lag is the time since the last of its transactions committed. The clocks
+	// are two machines', so it may be negative.
+	Lag time.Duration
+}
+
+const defaultBatchBytes = 256 << 10
+
+// idleMark is how often the position of a database without changes is recorded.
+const idleMark = 10 * time.Second
+
+// tuning is what tests set otherwise.
+type tuning struct {
+	silence  time.Duration // of a server before it is taken for dead
+	idle     time.Duration // see idleMark
+	blockers time.Duration // between reports of what a new slot waits for
+	poll     time.Duration // between looks at the slot
+	leaving  time.Duration // how long a server that shuts down may wait for us
+	longest  time.Duration // between attempts to connect
+}
+
+// Capture is the capture of one database. Run it once; the other methods may be
+// called at any time from any goroutine.
+type Capture struct {
+	config   Config
+	patterns publish.Patterns
+	tune     tuning
+	log      *slog.Logger
+	counts   counters
+
+	// Of Run's goroutine.
+	pool    *pgxpool.Pool
+	rebuild bool // the slot's WAL cannot be decoded with the publications: begin anew
+	silence time.Duration
+
+	mu     sync.Mutex // guards what follows
+	status Status
+	live   *session
+}
+
+// New checks the configuration and opens nothing. Errors are [lockstep.ErrInvalid].
+func New(config Config) (*Capture, error) {
+	if err := validate(config); err != nil {
+		return nil, fmt.Errorf("capture database %q: %w: %w", config.Database, err, lockstep.ErrInvalid)
+	}
+	patterns, err := publish.ParsePatterns(config.Tables)
+	if err != nil {
+		return nil, fmt.Errorf("capture database %q: %w", config.Database, err)
+	}
+	if config.Inserts == "" {
+		config.Inserts = config.Publication + "_inserts"
+	}
+	if config.Instance == "" {
+		config.Instance = uuid.NewString()
+	}
+	if config.BatchBytes == 0 {
+		config.BatchBytes = defaultBatchBytes
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Capture{
+		config: config, patterns: patterns, log: config.Logger.With("database", config.Database),
+		tune: tuning{
+			silence: 25 * time.Second, idle: idleMark, blockers: 5 * time.Second, poll: 2 * time.Second,
+			leaving: 5 * time.Second, longest: 10 * time.Second,
+		},
+		status: Status{State: "stopped", Since: time.Now()},
+	}, nil
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+func validate(c Config) error {
+	switch {
+	case c.URL == "":
+		return errors.New("no URL")
+	case c.Log == nil:
+		return errors.New("no log to write to")
+	case !slotName.MatchString(c.Slot):
+		return fmt.Errorf("slot %q: a slot's name has 1 to 63 of a-z, 0-9 and _", c.Slot)
+	case c.Publication == "":
+		return errors.New("no publication")
+	case c.BatchBytes < 0:
+		return fmt.Errorf("batches of %d bytes", c.BatchBytes)
+	}
+	return nil
+}
+
+// Run captures until ctx ends, and then returns nil. It reconnects for ever, with
+// growing pauses; [Capture.Status] tells why it is not connected. What it cannot
+// heal it returns: another server behind the URL than the log came from
+// ([lockstep.ErrConflict]), another writer of the log ([lockstep.ErrFenced]).
+func (c *Capture) Run(ctx context.Context) error {
+	defer c.closePool()
+	c.silence = c.tune.silence
+	pauses := c.pauses()
+	for {
+		before := c.counts.progress()
+		err := c.connected(ctx)
+		if ctx.Err() != nil {
+			return c.stopped(ctx)
+		}
+		if isFinal(err) {
+			c.enter(ctx, "failed")
+			c.setProblem(err.Error())
+			return fmt.Errorf("capture database %q: %w", c.config.Database, err)
+		}
+		if c.counts.progress() != before {
+			pauses.Reset()
+			c.silence = c.tune.silence
+		} else if errors.Is(err, errSilent) {
+			// A server can be busy for long with a transaction that does not
+			// concern us: giving up at the same point every time would be for ever.
+			c.silence = min(2*c.silence, 10*time.Minute)
+		}
+		c.interrupted(ctx, err)
+		select {
+		case <-ctx.Done():
+			return c.stopped(ctx)
+		case <-time.After(pauses.NextBackOff()):
+		}
+	}
+}
+
+func (c *Capture) stopped(ctx context.Context) error {
+	c.enter(ctx, "stopped")
+	return nil
+}
+
+func (c *Capture) pauses() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = 50 * time.Millisecond
+	b.MaxInterval = c.tune.longest
+	b.Reset()
+	return b
+}
+
+// connected makes a connection and streams over it until something ends it.
+func (c *Capture) connected(ctx context.Context) error {
+	c.enter(ctx, "connecting")
+	if err := c.openPool(ctx); err != nil {
+		return err
+	}
+	if c.config.Publish != nil {
+		if err := c.config.Publish(ctx); err != nil {
+			return fmt.Errorf("bring the publications in order: %w", err)
+		}
+	}
+	w, err := dial(ctx, c.config.URL, c.applicationName())
+	if err != nil {
+		return err
+	}
+	mark, err := c.prepare(ctx, w)
+	if err != nil {
+		w.abandon()
+		return err
+	}
+	if err := w.start(ctx, c.config.Slot, []string{c.config.Publication, c.config.Inserts}, mark.EndLSN); err != nil {
+		w.abandon()
+		c.considerRebuild(ctx, err)
+		return err
+	}
+	s := c.newSession(w, mark)
+	c.stream(ctx, s)
+	defer c.streamed()
+	err = s.run(ctx)
+	c.considerRebuild(ctx, err)
+	return err
+}
+
+func (c *Capture) newSession(w *wire, mark lockstep.Mark) *session {
+	f := newFlight(mark.EndLSN, &c.counts, nil)
+	f.observe = c.config.Observe
+	mark.SystemID, mark.Timeline = w.systemID, w.timeline
+	b := newBatch(c.config.Log, f, mark, c.config.BatchBytes)
+	b.idle = c.tune.idle
+	d := newDecoder(b, newCatalog(c.pool, c.patterns, value.Options{Int8AsString: c.config.Int8AsString}), mark)
+	d.secret, d.log, d.counts = c.config.JoinSecret, c.log, &c.counts
+	s := &session{
+		wire: w, log: c.log, frames: newFrameReader(w.reader, readBuffer), decoder: d, batch: b, flight: f,
+		asked: make(chan struct{}, 1), silence: c.silence, interval: min(answerInterval(w.senderTimeout), max(c.silence/3, 10*time.Millisecond)),
+	}
+	s.received.Store(uint64(mark.EndLSN))
+	s.poll = c.watchSlot
+	return s
+}
+
+// considerRebuild finds out whether the slot's WAL cannot be decoded any more:
+// old WAL is decoded with the catalog of its time, so a publication that was
+// dropped and made again stays missing for ever there.
+func (c *Capture) considerRebuild(ctx context.Context, err error) {
+	if sqlState(err) != stateUndefined || c.config.Publish == nil {
+		return
+	}
+	const present = `
+SELECT count(*) = 2
+FROM pg_catalog.pg_publication
+WHERE pubname IN ($1::text, $2::text)`
+	var both bool
+	if c.pool.QueryRow(ctx, present, c.config.Publication, c.config.Inserts).Scan(&both) == nil {
+		c.rebuild = both
+	}
+}
+
+// applicationName is what the walsender shows, cut to what Postgres keeps.
+func (c *Capture) applicationName() string {
+	name := "lockstep " + c.config.Instance
+	return name[:min(len(name), 63)]
+}
+
+func (c *Capture) openPool(ctx context.Context) error {
+	if c.pool != nil {
+		return nil
+	}
+	pool, err := pgdb.Open(ctx, c.config.URL, "lockstep")
+	if err != nil {
+		return err
+	}
+	c.pool = pool
+	return nil
+}
+
+func (c *Capture) closePool() {
+	if c.pool != nil {
+		c.pool.Close()
+	}
+}

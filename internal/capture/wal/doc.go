@@ -1,0 +1,42 @@
+// Package wal captures a Postgres by logical replication: pgoutput over a slot,
+// read raw off the socket and written straight into batches of changes.
+//
+// # Guarantees
+//
+//  1. Every committed change of a published table that matches the configuration
+//     reaches the log exactly once, in commit order, through restarts of either
+//     side. A change's position is (commit LSN, ordinal of its message in the
+//     transaction); a restart skips up to the position of the log's last batch.
+//  2. The slot is confirmed only up to the end that the log's last durable batch
+//     states. While the database is idle, batches without a change move that end,
+//     so that the slot of a quiet database keeps no WAL.
+//  3. What one message makes (a changed key makes two changes) is never parted by
+//     the end of a batch.
+//  4. Memory is bounded by a few batches and the largest single row, whatever the
+//     size of a transaction: Postgres spills, the log blocks, nothing is gathered.
+//  5. A slow log does not cost the connection: another goroutine answers Postgres.
+//  6. Where changes may be missing (the slot was lost, moved or re-created, or
+//     Postgres failed over), the log gets a change of action gap before anything
+//     that follows.
+//  7. One value that cannot be written does not stop the others: it goes out as
+//     text, named in the metadata.
+//  8. A row costs no allocation once buffers have their size.
+//
+// # Rules that the protocol leaves open
+//
+//   - Key: the primary key when the replica identity is the default or full (or
+//     when rows are only inserted), else the identity index, else the whole row.
+//     Its columns are in the order of the index. When the catalog already knows
+//     another table definition than the stream, the order known before is kept,
+//     or else that of the columns in the table.
+//   - A table with full identity and no primary key has one key for all its rows:
+//     an update joins two identities, so only the table as a whole has an order.
+//   - An update that changes the key is a delete of the old and an insert of the
+//     new one. Old key columns that Postgres sends although the key is unchanged
+//     (it does when one is stored out of line) only fill in the new row.
+//   - A partitioned table with full identity whose partitions are not all full
+//     sends old rows that hold nothing but the key: they are read as keys.
+//   - An update of a column outside a publication's column list, or of no column at
+//     all, is delivered as an update.
+//   - Logical messages outside of a transaction are ignored.
+package wal

@@ -1,0 +1,137 @@
+package wal
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"lockstep"
+)
+
+// The reasons of a gap that capture finds at a connect.
+const (
+	gapNone      = ""
+	gapSlotLost  = "slot_lost"           // dropped, or invalidated by Postgres
+	gapSlotMoved = "slot_moved"          // confirmed further than we ever did: re-created or read by another
+	gapFailover  = "failover"            // another timeline
+	gapRebuilt   = "publication_rebuilt" // old WAL cannot be decoded with it
+)
+
+// walLost is pg_replication_slots.wal_status of a slot whose WAL is gone.
+const walLost = "lost"
+
+// findGap compares where the slot is with where the log ends. An empty log has no
+// place to compare with, and nothing that could be missing.
+func findGap(mark lockstep.Mark, s *slot, timeline uint32) string {
+	switch {
+	case mark.SystemID == 0:
+		return gapNone
+	case mark.Timeline != timeline:
+		return gapFailover
+	case s == nil || s.walStatus == walLost:
+		return gapSlotLost
+	case s.confirmed > mark.EndLSN:
+		return gapSlotMoved
+	}
+	return gapNone
+}
+
+// prepare brings slot and log to the same place and returns the log's mark: what
+// is behind it is skipped, and streaming begins at its EndLSN.
+func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
+	mark, err := c.config.Log.Recover(ctx)
+	if err != nil {
+		return mark, fmt.Errorf("find the end of the stream: %w", err)
+	}
+	if mark.SystemID != 0 && mark.SystemID != w.systemID {
+		return mark, finalError{fmt.Errorf("the stream of database %q holds changes of another Postgres cluster (system identifier %d, this server's is %d): correct the URL, or give this server a database entry with another name, or remove the old stream: %w",
+			c.config.Database, mark.SystemID, w.systemID, lockstep.ErrConflict)}
+	}
+	s, err := c.freeSlot(ctx)
+	if err != nil {
+		return mark, err
+	}
+	reason := findGap(mark, s, w.timeline)
+	if c.rebuild && mark.SystemID != 0 {
+		reason = gapRebuilt
+	}
+	begin := lockstep.LSN(0)
+	if s != nil {
+		begin = s.confirmed
+	}
+	if s != nil && (s.walStatus == walLost || c.rebuild) {
+		if err := c.dropSlot(ctx); err != nil {
+			return mark, err
+		}
+		s = nil
+	}
+	if s == nil {
+		if begin, err = c.createSlot(ctx, w); err != nil {
+			return mark, err
+		}
+	}
+	c.rebuild = false
+	switch {
+	case reason != gapNone:
+		return c.appendGap(ctx, w, mark, gap{reason, begin})
+	case mark.SystemID == 0:
+		// The first mark binds the log to this server and to the slot's position,
+		// so that a slot moved by others is noticed even before the first change.
+		mark = lockstep.Mark{SystemID: w.systemID, Timeline: w.timeline, EndLSN: begin, Complete: true}
+		return mark, c.appendMark(ctx, &lockstep.BatchWriter{}, mark)
+	}
+	return mark, nil
+}
+
+// gap is a place of the stream where changes may be missing.
+type gap struct {
+	reason string
+	until  lockstep.LSN // changes flow again from here
+}
+
+// appendGap tells the log's readers that changes may be missing.
+func (c *Capture) appendGap(ctx context.Context, w *wire, last lockstep.Mark, g gap) (lockstep.Mark, error) {
+	// One byte before the position: no transaction can commit there, so that the
+	// gap's identity is its own and no transaction is taken for one in the log.
+	at := g.until - 1
+	mark := lockstep.Mark{SystemID: w.systemID, Timeline: w.timeline, CommitLSN: at, EndLSN: g.until, Complete: true}
+	extra := append([]byte(`,"gap":{"state":"start","reason":"`), g.reason...)
+	extra = strconv.AppendUint(append(extra, `","from_lsn":`...), uint64(last.EndLSN), 10)
+	extra = strconv.AppendUint(append(extra, `,"to_lsn":`...), uint64(g.until), 10)
+	extra = append(extra, `,"missed":null}`...)
+	everything := &lockstep.Table{Key: lockstep.KeyRow}
+	var b lockstep.BatchWriter
+	b.Reset(nil)
+	b.Begin(lockstep.Tx{CommitLSN: at, CommitTime: time.Now().UnixMicro()})
+	b.Close(append(b.Open(), extra...), lockstep.RecordHead{
+		Action: lockstep.Gap, Table: b.Table(everything), KeyHash: lockstep.KeyHash(everything), ExtraLen: len(extra),
+	})
+	if err := c.appendMark(ctx, &b, mark); err != nil {
+		return mark, err
+	}
+	c.setGap(g.reason)
+	c.log.ErrorContext(ctx, "changes may be missing in the stream: compare what depends on it with the tables",
+		"reason", g.reason, "from_lsn", last.EndLSN.String(), "to_lsn", g.until.String())
+	return mark, nil
+}
+
+// appendMark appends a batch and waits until it is on disk.
+func (c *Capture) appendMark(ctx context.Context, b *lockstep.BatchWriter, mark lockstep.Mark) error {
+	if b.Len() == 0 {
+		b.Reset(nil)
+	}
+	landed := make(chan error, 1)
+	if err := c.config.Log.Append(ctx, b, mark, func(err error) { landed <- err }); err != nil {
+		return fmt.Errorf("append to the stream: %w", err)
+	}
+	select {
+	case err := <-landed:
+		if err != nil {
+			return fmt.Errorf("append to the stream: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

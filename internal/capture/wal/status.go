@@ -1,0 +1,183 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"lockstep"
+)
+
+// Status is what capture is doing.
+type Status struct {
+	State     string    // connecting, creating slot, streaming, waiting (for the next attempt), stopped, failed
+	Since     time.Time // when the state began
+	Connected bool      // changes flow or would
+	// LastError is why it is not connected, with the remedy; empty while it is.
+	LastError string
+	// Gap is the reason of the last gap since the start; empty: none.
+	Gap string
+
+	Received  lockstep.LSN // how far Postgres has sent
+	Confirmed lockstep.LSN // how far the stream has it on disk
+	ServerEnd lockstep.LSN // the end of the server's WAL at the last look
+	LagBytes  uint64       // of WAL between Confirmed and ServerEnd
+	// LastHeard is when Postgres last sent something: at the latest every ten
+	// seconds while the connection lives.
+	LastHeard time.Time
+
+	Slot Slot
+
+	Changes, Transactions, Bytes uint64 // brought to the stream's disk since the start
+	BadAnnotations, BadJoins     uint64 // messages that were ignored since the start
+}
+
+// Slot is the replication slot at the last look.
+type Slot struct {
+	WALStatus     string // reserved, extended, unreserved, lost; empty: not seen yet
+	RetainedBytes int64  // of WAL that the slot keeps from being removed
+	SafeBytes     int64  // that can be written until the slot may be lost; -1: no limit
+}
+
+type counters struct {
+	changes, transactions, bytes atomic.Uint64
+	badAnnotations, badJoins     atomic.Uint64
+	marks                        atomic.Uint64 // batches on disk, with or without changes
+}
+
+func (c *counters) progress() uint64 { return c.marks.Load() }
+
+// Status returns a snapshot.
+func (c *Capture) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	if c.live != nil {
+		s.Received = lockstep.LSN(c.live.received.Load())
+		s.Confirmed = lockstep.LSN(c.live.flight.durable.Load())
+		s.LastHeard = time.Now()
+		if since := c.live.waiting.Load(); since != 0 {
+			s.LastHeard = time.Unix(0, since)
+		}
+	}
+	if s.ServerEnd > s.Confirmed {
+		s.LagBytes = uint64(s.ServerEnd - s.Confirmed)
+	}
+	s.Changes, s.Transactions, s.Bytes = c.counts.changes.Load(), c.counts.transactions.Load(), c.counts.bytes.Load()
+	s.BadAnnotations, s.BadJoins = c.counts.badAnnotations.Load(), c.counts.badJoins.Load()
+	return s
+}
+
+// enter records a state and logs it when it is another than before.
+func (c *Capture) enter(ctx context.Context, state string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status.State == state {
+		return
+	}
+	c.status.State, c.status.Since = state, time.Now()
+	c.log.DebugContext(ctx, "capture "+state)
+}
+
+func (c *Capture) setProblem(problem string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.LastError = problem
+}
+
+func (c *Capture) setGap(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Gap = reason
+}
+
+// interrupted records why capture is not connected. The same reason again is not
+// logged.
+func (c *Capture) interrupted(ctx context.Context, err error) {
+	c.enter(ctx, "waiting")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status.LastError == err.Error() {
+		return
+	}
+	c.status.LastError = err.Error()
+	c.log.WarnContext(ctx, "capture is interrupted and will be tried again", "error", err)
+}
+
+func (c *Capture) stream(ctx context.Context, s *session) {
+	c.enter(ctx, "streaming")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = s
+	c.status.Connected, c.status.LastError = true, ""
+	c.log.InfoContext(ctx, "capture is streaming", "slot", c.config.Slot, "lsn", lockstep.LSN(s.flight.durable.Load()).String())
+}
+
+func (c *Capture) streamed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Received = lockstep.LSN(c.live.received.Load())
+	c.status.Confirmed = lockstep.LSN(c.live.flight.durable.Load())
+	c.status.LastHeard = time.Now()
+	c.status.Connected, c.live = false, nil
+}
+
+const readSlotStatus = `
+SELECT COALESCE(wal_status, ''), COALESCE(safe_wal_size, -1), COALESCE(pg_wal_lsn_diff(here, restart_lsn), 0)::bigint, here::text
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server,
+     pg_catalog.pg_replication_slots
+WHERE slot_name = $1::text`
+
+// watchSlot looks at the slot every now and then until ctx ends. It also notices
+// that the server is shutting down: a walsender holds the shutdown up until its
+// client has everything on disk, and ours may be a disk that is full.
+func (c *Capture) watchSlot(ctx context.Context) error {
+	tick := time.NewTicker(c.tune.poll)
+	defer tick.Stop()
+	var leaving <-chan time.Time
+	for {
+		err := c.lookAtSlot(ctx)
+		if sqlState(err) == stateCannotConnect && leaving == nil {
+			leaving = time.After(c.tune.leaving)
+		} else if err != nil && ctx.Err() == nil {
+			c.log.DebugContext(ctx, "look at the slot", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-leaving:
+			return errLeaving
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Capture) lookAtSlot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	var now Slot
+	var here string
+	err := c.pool.QueryRow(ctx, readSlotStatus, c.config.Slot).Scan(&now.WALStatus, &now.SafeBytes, &now.RetainedBytes, &here)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("slot %s is gone", c.config.Slot)
+	}
+	if err != nil {
+		return err
+	}
+	end, err := lockstep.ParseLSN(here)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if before := c.status.Slot.WALStatus; now.WALStatus != before && (now.WALStatus == "unreserved" || now.WALStatus == walLost) {
+		c.log.ErrorContext(ctx, "the replication slot is about to lose WAL that has not been read: raise max_slot_wal_keep_size, or find out what holds capture up",
+			"slot", c.config.Slot, "wal_status", now.WALStatus, "retained_bytes", now.RetainedBytes)
+	}
+	c.status.Slot, c.status.ServerEnd = now, end
+	return nil
+}

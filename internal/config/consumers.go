@@ -1,0 +1,205 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"lockstep"
+)
+
+// The limits of a consumer's settings.
+const (
+	MinAckWait   = 10 * time.Millisecond
+	MaxAckWait   = 12 * time.Hour
+	MaxInFlight  = 1_000_000
+	MaxAttempts  = 1_000_000
+	MaxBackoff   = 30 * 24 * time.Hour
+	MaxBatchSize = 1000
+	MaxColumns   = 32 // of order_by
+)
+
+func allKinds() []string {
+	return []string{"http", "webhook", "postgres", "nats", "kafka", "redis", "embeddings", "stdout"}
+}
+
+// databasesByName lets consumers find what they refer to.
+type databasesByName struct {
+	names    []string
+	captures map[string]Capture
+}
+
+func (r *reader) consumers(v value, databases []Database, known []string) []Consumer {
+	refs := databasesByName{names: known, captures: map[string]Capture{}}
+	for _, d := range databases {
+		refs.captures[d.Name] = d.Capture
+	}
+	var out []Consumer
+	names := map[string]value{}
+	for _, item := range r.list(v) {
+		keys := []string{"name", "kind", "database", "tables", "collections", "actions", "filter", "transform", "start", "backfill", "order_by",
+			"ack_wait", "max_in_flight", "max_attempts", "on_exhausted", "backoff", "batch"}
+		f, ok := r.mapping(item, append(keys, allKinds()...)...)
+		if !ok {
+			continue
+		}
+		c := DefaultConsumer()
+		r.name(f, &c.Name, names)
+		r.kind(f, &c)
+		r.consumerDatabase(f, &c, refs)
+		r.selection(f, &c)
+		r.delivery(f, &c)
+		out = append(out, c)
+	}
+	return out
+}
+
+// kind reads the kind and the settings that stand under a kind's name.
+func (r *reader) kind(f fields, c *Consumer) {
+	kind := string(KindHTTP)
+	word(r, f.get("kind"), &kind, allKinds()...)
+	c.Kind = Kind(kind)
+	available := c.Kind == KindHTTP || c.Kind == KindStdout
+	if !available {
+		r.wrong(f.get("kind"), fmt.Sprintf("consumers of kind %s are not available in this version", kind), "use http or stdout")
+	}
+	for _, other := range allKinds() {
+		if !f.has(other) {
+			continue
+		}
+		v := f.get(other)
+		if other != kind {
+			r.wrong(v, fmt.Sprintf("settings of kind %s at a consumer of kind %s", other, kind), "remove them, or change kind")
+			continue
+		}
+		if available {
+			if settings, ok := r.resolve(v); ok && len(settings.node.Content) > 0 {
+				r.wrong(v, fmt.Sprintf("the kind %s has no settings", kind), "remove them")
+			}
+		}
+	}
+}
+
+func (r *reader) consumerDatabase(f fields, c *Consumer, refs databasesByName) {
+	if len(refs.names) == 1 {
+		c.Database = refs.names[0]
+	} else if !f.has("database") && len(refs.names) > 0 {
+		r.missing(f, "database", "say which of "+orList(refs.names))
+		return
+	}
+	r.reference(f.get("database"), &c.Database, refs.names)
+	if f.has("database") && refs.captures[c.Database] == CaptureNone {
+		r.wrong(f.get("database"), fmt.Sprintf("nothing is captured from the database %s", c.Database), "give that database capture: wal")
+	}
+}
+
+// selection reads which changes the consumer gets, and in what form.
+func (r *reader) selection(f fields, c *Consumer) {
+	c.Tables = r.patterns(f.get("tables"))
+	if len(r.list(f.get("collections"))) > 0 {
+		r.wrong(f.get("collections"), "collections come with syncs, which are not available in this version", "use tables")
+	}
+	c.Actions = r.actions(f.get("actions"))
+	r.expression(f.get("filter"), &c.Filter, r.options.CheckFilter)
+	r.expression(f.get("transform"), &c.Transform, r.options.CheckTransform)
+	start := c.Start.String()
+	r.text(f.get("start"), &start)
+	place, err := ParseStart(start)
+	if err != nil {
+		r.wrong(f.get("start"), err.Error(), "write now, beginning, seq:1234, a time such as 2026-11-01T00:00:00Z, or 1h for an hour ago")
+	}
+	c.Start = place
+	backfill := false
+	r.boolean(f.get("backfill"), &backfill)
+	if backfill {
+		r.wrong(f.get("backfill"), "backfill: true is not available in this version", "remove it; start: beginning replays what the stream holds")
+	}
+}
+
+// expression reads an expression and has it checked.
+func (r *reader) expression(v value, dst *string, check func(string) error) {
+	r.text(v, dst)
+	if *dst == "" || check == nil {
+		return
+	}
+	if err := check(*dst); err != nil {
+		r.wrong(v, oneLine(err), "")
+	}
+}
+
+func (r *reader) actions(v value) []lockstep.Action {
+	var out []lockstep.Action
+	for _, item := range r.list(v) {
+		name := ""
+		word(r, item, &name, "insert", "update", "delete", "truncate", "read", "gap")
+		action, err := lockstep.ParseAction(name)
+		if err != nil || slices.Contains(out, action) {
+			continue // an unknown one was reported; one named twice does no harm
+		}
+		out = append(out, action)
+	}
+	if len(out) > 0 && !slices.Contains(out, lockstep.Read) {
+		out = append(out, lockstep.Read)
+	}
+	return out
+}
+
+// delivery reads how changes are handed out.
+func (r *reader) delivery(f fields, c *Consumer) {
+	c.OrderBy = r.orderBy(f.get("order_by"))
+	r.duration(f.get("ack_wait"), &c.AckWait, MinAckWait, MaxAckWait)
+	r.integer(f.get("max_in_flight"), &c.MaxInFlight, 1, MaxInFlight)
+	r.integer(f.get("max_attempts"), &c.MaxAttempts, 0, MaxAttempts)
+	word(r, f.get("on_exhausted"), &c.OnExhausted, Park, ParkKey, Block)
+	if f.has("backoff") {
+		r.backoff(f.get("backoff"), &c.Backoff)
+	}
+	if !f.has("batch") {
+		return
+	}
+	if b, ok := r.mapping(f.get("batch"), "size", "wait"); ok {
+		r.integer(b.get("size"), &c.Batch.Size, 1, MaxBatchSize)
+		r.duration(b.get("wait"), &c.Batch.Wait, 0, time.Hour)
+	}
+}
+
+func (r *reader) backoff(v value, b *Backoff) {
+	f, ok := r.mapping(v, "first", "max", "jitter")
+	if !ok {
+		return
+	}
+	r.duration(f.get("first"), &b.First, 0, MaxBackoff)
+	r.duration(f.get("max"), &b.Max, 0, MaxBackoff)
+	r.share(f.get("jitter"), &b.Jitter)
+	if b.Max < b.First {
+		r.wrong(f.self, fmt.Sprintf("max (%s) is shorter than first (%s)", b.Max, b.First), "swap them or raise max")
+	}
+}
+
+func (r *reader) orderBy(v value) OrderBy {
+	if v.node == nil {
+		return OrderBy{}
+	}
+	if kindOf(v) == yaml.ScalarNode {
+		order := "key"
+		word(r, v, &order, "key", "none")
+		return OrderBy{Unordered: order == "none"}
+	}
+	var columns []string
+	for _, item := range r.list(v) {
+		column := ""
+		r.text(item, &column)
+		if column != "" {
+			columns = append(columns, column)
+		}
+	}
+	if kindOf(v) == yaml.SequenceNode && len(columns) == 0 {
+		r.wrong(v, "no column is named", "write key, none or a list of columns")
+	}
+	if len(columns) > MaxColumns {
+		r.wrong(v, fmt.Sprintf("more than %d columns", MaxColumns), "name fewer")
+	}
+	return OrderBy{Columns: columns}
+}

@@ -1,0 +1,178 @@
+package deliver
+
+import "slices"
+
+// verdict is what became of one token.
+type verdict uint8
+
+const (
+	stale   verdict = iota // not the holder of the change, or not any more
+	settled                // settled by this token before, and on disk
+	pending                // settled by this token, not yet on disk
+	applied                // the call did what it asked for; not yet on disk
+)
+
+// ack settles the change that the token names.
+func (w *window) ack(t token) verdict {
+	s, v := w.find(t)
+	if s == none {
+		return v
+	}
+	e := &w.entries[s]
+	if e.delivery != t.delivery || t.epoch != w.epoch {
+		return stale
+	}
+	switch e.phase {
+	case leased:
+		w.settle(s, t.delivery)
+		w.totals.Acked++
+		return applied
+	case acked:
+		return pending
+	}
+	return stale
+}
+
+// find returns the unsettled change of a token. When there is none, the verdict
+// tells whether the token settled it.
+func (w *window) find(t token) (int32, verdict) {
+	if t.epoch < w.minEpoch || t.epoch > w.epoch {
+		return none, stale
+	}
+	if t.epoch == w.epoch && t.slot >= 0 && int(t.slot) < len(w.entries) {
+		if e := &w.entries[t.slot]; e.seq == t.seq && e.phase != free {
+			return int32(t.slot), stale
+		}
+	}
+	if s := w.lookup(t.seq, t.key); s != none {
+		return s, stale
+	}
+	if t.seq >= w.head || w.overflowed(t.seq, t.key) {
+		return none, stale
+	}
+	if winner, ok := w.winners.of(t.seq); ok {
+		if winner.epoch == t.epoch && winner.delivery == t.delivery {
+			return none, settled
+		}
+		return none, stale
+	}
+	if t.seq >= w.endOf(t.epoch) {
+		return none, stale
+	}
+	return none, settled
+}
+
+// lookup finds an unsettled change by walking its key's queue.
+func (w *window) lookup(seq, keyHash uint64) int32 {
+	k, ok := w.keyOf[keyHash]
+	if !ok {
+		return none
+	}
+	for s := w.keys[k].head; s != none && w.entries[s].seq <= seq; s = w.entries[s].kNext {
+		if w.entries[s].seq == seq {
+			return s
+		}
+	}
+	return none
+}
+
+// overflowed reports whether the change is unsettled without being kept here.
+func (w *window) overflowed(seq, keyHash uint64) bool {
+	k, ok := w.keyOf[keyHash]
+	if !ok {
+		return false
+	}
+	if from := w.keys[k].overFrom; from != 0 && seq >= from {
+		return true
+	}
+	from := w.tables[w.keys[k].table].overFrom
+	return from != 0 && seq >= from
+}
+
+// endOf returns where an earlier epoch ended: it settled nothing from there on.
+func (w *window) endOf(epoch uint32) uint64 {
+	for _, e := range w.epochs {
+		if e.epoch > epoch {
+			return e.head
+		}
+	}
+	return w.head
+}
+
+// settle marks a change as settled by that delivery; 0: by nobody, and no token may
+// claim it. It leaves the window when that is on disk.
+func (w *window) settle(s int32, delivery uint64) {
+	e := &w.entries[s]
+	if e.phase == leased {
+		w.leases.remove(e.heap)
+		w.keys[e.key].busy--
+	}
+	if e.flags&again != 0 || delivery == 0 {
+		w.winners.put(winner{seq: e.seq, epoch: w.epoch, delivery: delivery})
+	}
+	if _, stray := w.strays[e.seq]; stray && delivery != 0 {
+		e.flags |= hasLetter
+		delete(w.strays, e.seq)
+	}
+	if e.flags&hasLetter != 0 {
+		w.spent[e.seq] = struct{}{}
+	}
+	w.setPhase(s, acked)
+	w.touch(s)
+	w.settled = append(w.settled, s)
+	w.place(e.key)
+}
+
+// saved forgets changes whose settling is on disk; their keys go on.
+func (w *window) saved(now int64, slots []int32) {
+	w.now = now
+	for _, s := range slots {
+		seq, lettered := w.entries[s].seq, w.entries[s].flags&hasLetter != 0
+		w.remove(s)
+		if lettered {
+			w.erasable = append(w.erasable, seq)
+		}
+	}
+}
+
+// unsaved takes back changes whose settling could not be saved: the next save
+// carries them again.
+func (w *window) unsaved(slots []int32) { w.settled = append(slots, w.settled...) }
+
+// winner is the delivery that settled a change which was handed out more than once.
+type winner struct {
+	seq      uint64
+	delivery uint64 // 0: none of them; it was parked, skipped or dropped
+	epoch    uint32
+}
+
+// winnerLimit bounds how many winners are remembered.
+const winnerLimit = 256
+
+// winners remembers the last winners, oldest first.
+type winners struct {
+	list []winner
+	next int // where the next one goes once the list is full
+}
+
+func (l *winners) put(n winner) {
+	if i := slices.IndexFunc(l.list, func(o winner) bool { return o.seq == n.seq }); i >= 0 {
+		l.list[i] = n
+		return
+	}
+	if len(l.list) < winnerLimit {
+		l.list = append(l.list, n)
+		return
+	}
+	l.list[l.next] = n
+	l.next = (l.next + 1) % winnerLimit
+}
+
+func (l *winners) of(seq uint64) (winner, bool) {
+	for _, n := range l.list {
+		if n.seq == seq {
+			return n, true
+		}
+	}
+	return winner{}, false
+}

@@ -1,0 +1,248 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"lockstep"
+	"lockstep/internal/filter"
+)
+
+// Delivery is one hand-out of a change.
+type Delivery struct {
+	Token   string // the right to settle it; empty when peeked
+	Attempt int    // 1 for the first
+	Record  lockstep.Record
+	Row     []byte // the transform's result, in place of the row; nil: there is no transform
+	Late    bool   // out of the dead letters, after later changes of its key
+}
+
+// AppendDelivery appends the delivery as the JSON object of the wire contract:
+// ack_token, attempt, and the message with this consumer in its metadata.
+func (c *Consumer) AppendDelivery(dst []byte, d Delivery) []byte {
+	dst = append(dst, '{')
+	if d.Token != "" {
+		dst = append(dst, `"ack_token":"`...)
+		dst = append(dst, d.Token...)
+		dst = append(dst, `",`...)
+	}
+	dst = append(dst, `"attempt":`...)
+	dst = strconv.AppendInt(dst, int64(d.Attempt), 10)
+	dst = append(dst, ',')
+	dst = lockstep.AppendMessageMembers(dst, d.Record, lockstep.MessageOptions{
+		Database: c.tail.database, ConsumerID: c.id, ConsumerName: c.name(), Late: d.Late, Row: d.Row,
+	})
+	return append(dst, '}')
+}
+
+// outcome is what else than being delivered may become of a hand-out.
+type outcome struct {
+	h     handout
+	skip  bool   // does not match the filter any more
+	fault string // its filter or transform failed
+	err   error  // its body is gone
+}
+
+// bodies fetches what is handed out. Changes that turn out not to be deliverable are
+// settled otherwise and left out. When reading fails, everything is given back.
+func (c *Consumer) bodies(ctx context.Context, m *matcher, epoch uint32, hs []handout) ([]Delivery, error) {
+	ds := make([]Delivery, 0, len(hs))
+	tokens := make([]byte, 0, len(hs)*tokenText)
+	var odd []outcome
+	for _, h := range hs {
+		d, o, err := c.deliver(ctx, m, h)
+		if err != nil {
+			c.mu.Lock()
+			c.w.untake(c.b.now(), hs)
+			c.settleDown()
+			c.mu.Unlock()
+			return nil, err
+		}
+		if o != (outcome{}) {
+			o.h = h
+			odd = append(odd, o)
+		}
+		ds = append(ds, d)
+		tokens = c.signer.append(tokens, token{epoch: epoch, slot: h.slot, seq: h.seq, delivery: h.delivery, key: h.key})
+	}
+	text := string(tokens)
+	for i := range ds {
+		ds[i].Token = text[i*tokenText : (i+1)*tokenText]
+	}
+	if len(odd) > 0 {
+		ds = c.leaveOut(epoch, hs, ds, odd)
+	}
+	return ds, nil
+}
+
+// deliver makes the delivery of one hand-out. An error says that the log could not
+// be asked; an outcome that the change cannot be delivered.
+func (c *Consumer) deliver(ctx context.Context, m *matcher, h handout) (d Delivery, o outcome, err error) {
+	r, err := c.record(ctx, h)
+	if err != nil {
+		if isGone(err) {
+			return d, outcome{err: err}, nil
+		}
+		return d, o, fmt.Errorf("consumer %s: read change %d: %w", c.name(), h.seq, err)
+	}
+	d = Delivery{Attempt: h.attempt, Record: r, Late: h.flags&isLate != 0}
+	if h.flags&unchecked != 0 {
+		if !m.selects(r.Table()) || !m.takes(r.Action()) {
+			return d, outcome{skip: true}, nil
+		}
+		ok, fault := m.passes(r, filter.NewInput(r, m.database))
+		if fault != "" || !ok {
+			return d, outcome{skip: !ok, fault: fault}, nil
+		}
+	}
+	if d.Row, err = m.row(r); err != nil {
+		return d, outcome{fault: "transform: " + err.Error()}, nil
+	}
+	return d, o, nil
+}
+
+func isGone(err error) bool {
+	var (
+		gone    *lockstep.RetentionError
+		damaged *DamageError
+	)
+	return errors.As(err, &gone) || errors.As(err, &damaged) || errors.Is(err, lockstep.ErrNotFound)
+}
+
+// leaveOut settles hand-outs that cannot be delivered, and returns the deliveries
+// that still stand.
+func (c *Consumer) leaveOut(epoch uint32, hs []handout, ds []Delivery, odd []outcome) []Delivery {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.w
+	if w.epoch != epoch {
+		return nil // somebody sought: none of them is leased any more
+	}
+	w.now = c.b.now()
+	skipped := map[uint64]bool{}
+	for _, o := range odd {
+		skipped[o.h.seq] = true
+		switch {
+		case o.err != nil:
+			c.gone(o.h, o.err)
+		case o.skip:
+			w.skip(o.h)
+		default:
+			w.fault(o.h, o.fault)
+		}
+	}
+	kept := ds[:0]
+	for i, h := range hs {
+		if !skipped[h.seq] && w.held(h) != none {
+			kept = append(kept, ds[i])
+		}
+	}
+	c.requestSave()
+	c.settleDown()
+	return kept
+}
+
+// gone makes a gap of a change whose body cannot be read. The caller holds mu.
+func (c *Consumer) gone(h handout, err error) {
+	var retention *lockstep.RetentionError
+	if errors.As(err, &retention) {
+		c.w.missing(h, byRetention)
+		c.w.retention(c.b.now(), retention.First)
+		return
+	}
+	c.w.missing(h, byDamage)
+}
+
+// record returns the body of a hand-out.
+func (c *Consumer) record(ctx context.Context, h handout) (lockstep.Record, error) {
+	if h.flags&hasLetter != 0 {
+		l, err := c.b.cfg.Dead.Get(ctx, c.id, h.seq)
+		if err == nil && len(l.Batch) > 0 {
+			return c.recordOf(l)
+		}
+		if err != nil && !errors.Is(err, lockstep.ErrNotFound) {
+			return lockstep.Record{}, err
+		}
+	}
+	if h.flags&isGap != 0 && h.flags&hasLetter == 0 {
+		return gapRecord(c.log.Last(), h.seq, h.gap)
+	}
+	return c.logged(ctx, h.seq)
+}
+
+// logged returns a change from the log.
+func (c *Consumer) logged(ctx context.Context, seq uint64) (lockstep.Record, error) {
+	if b := c.last.Load(); b != nil {
+		if r, ok := b.Find(seq); ok {
+			return r, nil
+		}
+	}
+	b, err := c.log.BatchOf(ctx, seq)
+	if err != nil {
+		return lockstep.Record{}, err
+	}
+	c.last.Store(b)
+	r, ok := b.Find(seq)
+	if !ok {
+		return r, fmt.Errorf("change %d is not in the batch that should hold it: %w", seq, lockstep.ErrNotFound)
+	}
+	return r, nil
+}
+
+// recordOf returns the change of a letter.
+func (c *Consumer) recordOf(l Letter) (lockstep.Record, error) {
+	b, err := lockstep.ParseBatch(l.Batch)
+	if err != nil || b.Len() != 1 {
+		return lockstep.Record{}, fmt.Errorf("dead letter %d: %w", l.Seq, errors.Join(err, lockstep.ErrCorrupt))
+	}
+	return b.Record(0), nil
+}
+
+// gapRecord makes the change that tells of lost ones.
+func gapRecord(last lockstep.Mark, seq uint64, g gap) (lockstep.Record, error) {
+	extra := append([]byte(`,"gap":{"state":"end","reason":"`), g.cause.String()...)
+	extra = append(extra, `","from_lsn":null,"to_lsn":null,"missed":`...)
+	extra = strconv.AppendUint(extra, g.missed, 10)
+	extra = append(extra, `,"next_seq":`...)
+	extra = strconv.AppendUint(extra, g.first, 10)
+	extra = append(extra, '}')
+	everything := &lockstep.Table{Key: lockstep.KeyRow}
+	var w lockstep.BatchWriter
+	w.Reset(nil)
+	// No transaction commits at 0, so that the gap's identity is its own.
+	w.Begin(lockstep.Tx{})
+	w.Close(append(w.Open(), extra...), lockstep.RecordHead{
+		Action: lockstep.Gap, Table: w.Table(everything), CommitIdx: uint32(g.first), KeyHash: lockstep.KeyHash(everything), ExtraLen: len(extra),
+	})
+	return seal(&w, seq, last)
+}
+
+// alone returns a sealed batch of one change, equal in everything a message tells.
+func alone(r lockstep.Record) (lockstep.Record, error) {
+	var w lockstep.BatchWriter
+	w.Reset(nil)
+	w.Begin(*r.Tx())
+	buf := w.Open()
+	for _, part := range [][]byte{r.Row(), r.Changes(), r.PKs(), r.Extra()} {
+		buf = append(buf, part...)
+	}
+	w.Close(buf, lockstep.RecordHead{
+		Action: r.Action(), OldKnown: r.OldKnown(), Table: w.Table(r.Table()), CommitIdx: r.CommitIdx(), KeyHash: r.KeyHash(),
+		RecordLen: len(r.Row()), ChangesLen: len(r.Changes()), PKsLen: len(r.PKs()), ExtraLen: len(r.Extra()),
+	})
+	return seal(&w, r.Seq(), r.Batch().Mark)
+}
+
+func seal(w *lockstep.BatchWriter, seq uint64, mark lockstep.Mark) (lockstep.Record, error) {
+	data, err := w.Seal(seq, mark)
+	if err != nil {
+		return lockstep.Record{}, err
+	}
+	b, err := lockstep.ParseBatch(data)
+	if err != nil {
+		return lockstep.Record{}, err
+	}
+	return b.Record(0), nil
+}

@@ -1,0 +1,84 @@
+package deliver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lockstep"
+)
+
+// Log is one database's changes, as the stream holds them.
+type Log interface {
+	// Last is the end of what is durable; First the oldest seq that is there.
+	Last() lockstep.Mark
+	First() uint64
+	// BatchOf returns the batch holding seq: *lockstep.RetentionError when it is gone,
+	// *DamageError when it cannot be read.
+	BatchOf(ctx context.Context, seq uint64) (*lockstep.Batch, error)
+	// SeqAt returns the first seq whose transaction committed at or after t.
+	SeqAt(ctx context.Context, t time.Time) (uint64, error)
+	// Reader returns the batches from the one holding seq on, and waits at the end.
+	Reader(from uint64) Reader
+}
+
+// Reader gives batches in order. It is used by one goroutine.
+type Reader interface {
+	Next(ctx context.Context) (*lockstep.Batch, error)
+	Close()
+}
+
+// States keeps the consumers' states by id, each on disk when Save returns. A Save
+// with another revision than the last fails with lockstep.ErrFenced.
+type States interface {
+	Load(ctx context.Context, id string) (value []byte, revision uint64, err error)
+	Save(ctx context.Context, id string, value []byte, revision uint64) (uint64, error)
+	Delete(ctx context.Context, id string) error
+}
+
+// Dead keeps the dead letters, each on disk when Put returns.
+type Dead interface {
+	Put(ctx context.Context, consumer string, l Letter) error // replaces one of the same seq
+	Get(ctx context.Context, consumer string, seq uint64) (Letter, error)
+	// List returns letters by ascending seq, those behind after.
+	List(ctx context.Context, consumer string, after uint64, limit int) (letters []Letter, next uint64, err error)
+	Delete(ctx context.Context, consumer string, seq uint64) error
+	DeleteAll(ctx context.Context, consumer string) error
+	Count(ctx context.Context, consumer string) (uint64, error)
+}
+
+// The states of a letter.
+const (
+	StateParked   = "parked"   // out of the way of its key
+	StateBlocked  = "blocked"  // its key waits for a person
+	StateRetrying = "retrying" // on its way again; the letter goes when it is settled
+)
+
+// Letter is a change in the dead letters.
+type Letter struct {
+	Seq      uint64
+	Database string
+	Reason   string
+	State    string
+	Attempts int
+	At       time.Time
+	Table    string
+	PKs      json.RawMessage
+	Message  json.RawMessage // as delivered, without consumer and token; empty when retention was faster
+	Batch    []byte          // a sealed batch of this one change, so that a retry outlives retention
+}
+
+// DamageError says that the stored changes First to Last are damaged.
+type DamageError struct {
+	First, Last uint64
+	Err         error
+}
+
+// Error implements error.
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("changes %d to %d are damaged: %v", e.First, e.Last, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *DamageError) Unwrap() error { return e.Err }

@@ -1,0 +1,167 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"lockstep"
+)
+
+const (
+	// maxPayload stays far below the 32 MB from which on JetStream's file store takes
+	// a record for damaged.
+	maxPayload = 8 << 20
+	// maxPending lets many readers have a full window on its way to them.
+	maxPending   = 512 << 20
+	startTimeout = 30 * time.Second
+	// unlimitedStore switches JetStream's own limit off: retention rules, and the
+	// disk. The server would otherwise stop at three quarters of the free space it
+	// saw when it started.
+	unlimitedStore = 1 << 60
+)
+
+// embedded is a JetStream server in this process that listens nowhere.
+type embedded struct {
+	dir  string
+	lock *os.File
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	server *server.Server // nil while none runs
+	closed bool
+}
+
+func startEmbedded(ctx context.Context, dir string, log *slog.Logger) (*embedded, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create stream directory: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{dir: dir, lock: lock, log: log}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if err := e.start(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return e, nil
+}
+
+// start starts the server; mu is held or nobody else knows e yet.
+func (e *embedded) start() error {
+	logs := &serverLog{log: e.log}
+	ns, err := server.NewServer(&server.Options{
+		ServerName:         "lockstep",
+		DontListen:         true,
+		NoSigs:             true,
+		JetStream:          true,
+		StoreDir:           e.dir,
+		SyncAlways:         true,
+		MaxPayload:         maxPayload,
+		MaxPending:         maxPending,
+		JetStreamMaxMemory: 64 << 20,
+		JetStreamMaxStore:  unlimitedStore,
+	})
+	if err != nil {
+		return fmt.Errorf("start stream in %s: %w", e.dir, err)
+	}
+	ns.SetLoggerV2(logs, false, false, false)
+	ns.Start()
+	if !ns.ReadyForConnections(startTimeout) || !ns.JetStreamEnabled() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		return fmt.Errorf("start stream in %s: the store did not open: %s: %w", e.dir, logs.lastError(), lockstep.ErrUnavailable)
+	}
+	e.server = ns
+	return nil
+}
+
+// InProcessConn connects to the server that runs now; nats.go calls it for each
+// connection and again after a restart.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	ns := e.server
+	e.mu.Unlock()
+	if ns == nil {
+		return nil, fmt.Errorf("the stream in %s is stopped: %w", e.dir, lockstep.ErrUnavailable)
+	}
+	return ns.InProcessConn()
+}
+
+// heal starts the server anew when it has met a write error, which it returns, or
+// when it does not run.
+func (e *embedded) heal() (restarted, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errClosed
+	}
+	reason := errors.New("the server did not run")
+	if e.server != nil {
+		health := e.server.Healthz(&server.HealthzOptions{})
+		if health.StatusCode == 0 || health.StatusCode == 200 {
+			return nil, nil
+		}
+		reason = errors.New(health.Error)
+		e.stop()
+	}
+	return reason, e.start()
+}
+
+// stop ends the server; mu is held.
+func (e *embedded) stop() {
+	if e.server == nil {
+		return
+	}
+	e.server.Shutdown()
+	e.server.WaitForShutdown()
+	e.server = nil
+}
+
+func (e *embedded) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	e.stop()
+	return e.lock.Close()
+}
+
+// serverLog passes what the server says on to slog. Its notices are about its own
+// start and stop, so they are debug.
+type serverLog struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	last string // the last error, set by Errorf and Fatalf
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("nats: " + fmt.Sprintf(format, v...)) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug("nats: " + fmt.Sprintf(format, v...)) }
+func (l *serverLog) Tracef(string, ...any)           {}
+func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.failed(fmt.Sprintf(format, v...)) }
+
+// Fatalf must not end the process, as the server's own logger would.
+func (l *serverLog) Fatalf(format string, v ...any) { l.failed(fmt.Sprintf(format, v...)) }
+
+func (l *serverLog) failed(text string) {
+	l.mu.Lock()
+	l.last = text
+	l.mu.Unlock()
+	l.log.Warn("nats: " + text)
+}
+
+func (l *serverLog) lastError() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
