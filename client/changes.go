@@ -52,7 +52,11 @@ type Event struct {
 // refuses, or when it could not be reached in the first place.
 func (c *Client) Tail(ctx context.Context, database string, o TailOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		t := tail{client: c, database: database, options: o, lastID: o.LastID}
+		t := tail{client: c, database: database, options: o, lastID: o.LastID, began: time.Now()}
+		if err := t.pin(ctx); err != nil {
+			yield(Event{}, err)
+			return
+		}
 		failures := 0
 		for {
 			more, err := t.follow(ctx, yield)
@@ -74,7 +78,8 @@ func (c *Client) Tail(ctx context.Context, database string, o TailOptions) iter.
 			if o.Interrupted != nil {
 				o.Interrupted(err)
 			}
-			if err := pause(ctx, failures, retryAfter(err)); err != nil {
+			// A tail comes back sooner than other calls: it is one connection.
+			if err := pause(ctx, min(failures, 4), retryAfter(err)); err != nil {
 				yield(Event{}, err)
 				return
 			}
@@ -88,8 +93,24 @@ type tail struct {
 	database  string
 	options   TailOptions
 	lastID    string
+	began     time.Time
 	connected bool // there has been a connection
-	heard     bool // the last connection brought something
+	heard     bool // the last connection brought something, if only a heartbeat
+}
+
+// pin turns now into the place that it is. Otherwise a connection that breaks before
+// the first change would go on with what is now then, and miss what came between.
+func (t *tail) pin(ctx context.Context) error {
+	if t.lastID != "" || t.options.From != "" && t.options.From != "now" {
+		return nil
+	}
+	var d Database
+	k := call{method: http.MethodGet, path: []string{"v1", "databases", t.database}}
+	if err := t.client.do(ctx, k, &d); err != nil {
+		return err
+	}
+	t.lastID = seqText(d.LastSeq)
+	return nil
 }
 
 // follow reads one connection to its end. It returns false when the caller wants no
@@ -109,13 +130,15 @@ func (t *tail) follow(ctx context.Context, yield func(Event, error) bool) (more 
 	}
 	defer func() { _ = response.Body.Close() }()
 	t.connected = true
-	events := newEventReader(response.Body, func() { watchdog.Reset(silence) })
+	events := newEventReader(response.Body, func() {
+		watchdog.Reset(silence)
+		t.heard = true
+	})
 	for {
 		event, err := events.next()
 		if err != nil {
 			return true, t.client.transportError(ctx, k, err)
 		}
-		t.heard = true
 		if event.ID != "" {
 			t.lastID = event.ID
 		}
@@ -152,9 +175,19 @@ func (t *tail) query() url.Values {
 	set("actions", strings.Join(t.options.Actions, ","))
 	set("filter", t.options.Filter)
 	if t.lastID == "" {
-		set("from", t.options.From)
+		set("from", t.from())
 	}
 	return q
+}
+
+// from returns where to begin as long as no change has come. A duration before now
+// grows with the time that has passed, so that it names the same place.
+func (t *tail) from() string {
+	ago, err := time.ParseDuration(t.options.From)
+	if err != nil || !t.connected {
+		return t.options.From
+	}
+	return (ago + time.Since(t.began) + time.Second).Round(time.Millisecond).String()
 }
 
 // eventReader reads server-sent events.

@@ -28,6 +28,18 @@ func event(seq int) string {
 	return fmt.Sprintf("id: %d\nevent: insert\ndata: {\"n\":%d}\n\n", seq, seq)
 }
 
+// serveTail starts a server whose database ends at seq 40; h answers the tails.
+func serveTail(t *testing.T, h http.HandlerFunc) *client.Client {
+	t.Helper()
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/databases/app" {
+			_, _ = io.WriteString(w, `{"name":"app","last_seq":40}`)
+			return
+		}
+		h(w, r)
+	})
+}
+
 // collect takes n events and returns their ids.
 func collect(t *testing.T, c *client.Client, o client.TailOptions, n int) []string {
 	t.Helper()
@@ -54,7 +66,7 @@ func TestTailGoesOnBehindTheLastEvent(t *testing.T) {
 	t.Parallel()
 	calls := make(chan string, 10)
 	var n atomic.Int32
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	c := serveTail(t, func(w http.ResponseWriter, r *http.Request) {
 		calls <- r.Header.Get("Last-Event-ID") + " " + r.URL.RawQuery
 		switch n.Add(1) {
 		case 1:
@@ -81,12 +93,51 @@ func TestTailGoesOnBehindTheLastEvent(t *testing.T) {
 	}
 }
 
-// An id without data says where the server is, so that a tail that has seen no
-// change yet misses none.
+// Now is the end of the log when the tail began, also for a connection that is made
+// later: what came between is not missed.
+func TestTailFromNowMissesNothing(t *testing.T) {
+	t.Parallel()
+	calls := make(chan string, 10)
+	c := serveTail(t, func(w http.ResponseWriter, r *http.Request) {
+		calls <- r.Header.Get("Last-Event-ID") + r.URL.RawQuery
+		if len(calls) == 1 {
+			stream(w, "")
+			return
+		}
+		stream(w, event(41))
+		<-r.Context().Done()
+	})
+	collect(t, c, client.TailOptions{}, 1)
+	if first, second := <-calls, <-calls; first != "40" || second != "40" {
+		t.Errorf("asked for %q and then %q, want what follows 40", first, second)
+	}
+}
+
+// A duration before now names the same place when the connection is made anew.
+func TestTailFromADurationMissesNothing(t *testing.T) {
+	t.Parallel()
+	calls := make(chan string, 10)
+	c := serveTail(t, func(w http.ResponseWriter, r *http.Request) {
+		calls <- r.URL.Query().Get("from")
+		if len(calls) == 1 {
+			stream(w, "")
+			return
+		}
+		stream(w, event(41))
+		<-r.Context().Done()
+	})
+	collect(t, c, client.TailOptions{From: "2s"}, 1)
+	first, again := <-calls, <-calls
+	if later, err := time.ParseDuration(again); first != "2s" || err != nil || later < 3*time.Second {
+		t.Errorf("asked for %q and then %q", first, again)
+	}
+}
+
+// An id without data says where the server is.
 func TestTailRemembersAnIDWithoutData(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	c := serveTail(t, func(w http.ResponseWriter, r *http.Request) {
 		if n.Add(1) == 1 {
 			stream(w, "id: 41\n\n")
 			return
@@ -103,7 +154,7 @@ func TestTailRemembersAnIDWithoutData(t *testing.T) {
 func TestTailReadsLongAndFoldedEvents(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 300_000)
-	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	c := serveTail(t, func(w http.ResponseWriter, _ *http.Request) {
 		stream(w, "id:1\r\nevent: update\r\ndata: a\r\ndata:b\r\n\r\nid: 2\ndata: "+long+"\n\n")
 	})
 	var got []string
@@ -122,7 +173,7 @@ func TestTailReadsLongAndFoldedEvents(t *testing.T) {
 
 func TestTailEndsWhenItIsRefused(t *testing.T) {
 	t.Parallel()
-	c := serve(t, func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "") })
+	c := serveTail(t, func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "") })
 	events := 0
 	var last error
 	for _, err := range c.Tail(t.Context(), "nope", client.TailOptions{}) {
@@ -148,7 +199,7 @@ func TestTailEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	c := serveTail(t, func(w http.ResponseWriter, r *http.Request) {
 		stream(w, event(1))
 		<-r.Context().Done()
 	})

@@ -38,7 +38,7 @@ func (x *deadLsCmd) Run(ctx context.Context, c *cli, p printer) error {
 			return errEnough
 		}
 		raws = append(raws, d.Raw)
-		t.add(number(d.Seq), d.State, fmt.Sprint(d.Attempts), d.At.Local().Format(time.DateTime), d.Table, string(d.PKs), truncate(d.Reason, 100))
+		t.add(number(d.Seq), d.State, fmt.Sprint(d.Attempts), d.At.Local().Format(time.DateTime), d.Table, keyOf(d.PKs), truncate(d.Reason, 100))
 		return nil
 	})
 	if err != nil {
@@ -51,6 +51,15 @@ func (x *deadLsCmd) Run(ctx context.Context, c *cli, p printer) error {
 		p.note("there are more, -n 0 shows all")
 	}
 	return nil
+}
+
+// keyOf shows a JSON list of key values as tail does.
+func keyOf(pks json.RawMessage) string {
+	var values []string
+	if json.Unmarshal(pks, &values) != nil {
+		return string(pks)
+	}
+	return keyText(values)
 }
 
 // errEnough ends eachDead without being an error.

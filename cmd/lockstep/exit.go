@@ -58,6 +58,7 @@ func reason(err error) string {
 	text := err.Error()
 	for _, kind := range []error{lockstep.ErrNotFound, lockstep.ErrConflict, lockstep.ErrInvalid, lockstep.ErrUnavailable, lockstep.ErrEnvironment} {
 		text = strings.TrimSuffix(text, ": "+kind.Error())
+		text = strings.ReplaceAll(text, ": "+kind.Error()+" (HTTP ", " (HTTP ")
 	}
 	return text
 }

@@ -52,6 +52,7 @@ func newNode() *node {
 	mux.HandleFunc("GET /v1/databases", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"data":[{"name":"app"},{"name":"other"}],"next_cursor":null}`)
 	})
+	mux.HandleFunc("GET /v1/databases/{name}", n.database)
 	mux.HandleFunc("GET /v1/databases/{name}/changes", n.tail)
 	n.server = httptest.NewServer(n.authorized(mux))
 	return n
@@ -157,7 +158,7 @@ func (n *node) create(w http.ResponseWriter, r *http.Request) {
 	name, _ := c["name"].(string)
 	switch {
 	case n.consumers[name] != nil:
-		refuse(w, http.StatusConflict, "there is already a consumer "+name)
+		refuse(w, http.StatusConflict, "there is already a consumer "+name+": conflict")
 		return
 	case c["filter"] == "((":
 		refuse(w, http.StatusUnprocessableEntity, "filter: unexpected end")
@@ -287,6 +288,16 @@ func (n *node) createToken(w http.ResponseWriter, r *http.Request) {
 
 func (n *node) revokeToken(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
+}
+
+func (n *node) database(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("name") != "app" {
+		refuse(w, http.StatusNotFound, "there is no database "+r.PathValue("name")+"; there is: app")
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	answer(w, map[string]any{"name": "app", "last_seq": len(n.changes)})
 }
 
 // sent notes that a tail has had that many changes.

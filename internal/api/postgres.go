@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"lockstep"
+	"lockstep/internal/auth"
 	"lockstep/internal/deliver"
 )
 
@@ -57,12 +58,13 @@ func (p Postgres) Update(ctx context.Context, d deliver.Definition) error {
 	return nameTaken(err, d.Name)
 }
 
+// nameTaken tells a name in use and a database that is down from other errors.
 func nameTaken(err error, name string) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == uniqueViolation {
 		return fmt.Errorf("there is a consumer %q already: %w", name, lockstep.ErrConflict)
 	}
-	return err
+	return auth.Down(err)
 }
 
 const deleteConsumer = `
@@ -72,7 +74,7 @@ WHERE id = $1::uuid`
 // Delete implements [Definitions]. A definition that is not there is no error.
 func (p Postgres) Delete(ctx context.Context, id string) error {
 	_, err := p.Pool.Exec(ctx, deleteConsumer, id)
-	return err
+	return auth.Down(err)
 }
 
 const switchConsumer = `
@@ -101,11 +103,11 @@ ORDER BY created_at, id`
 func (p Postgres) Load(ctx context.Context) ([]deliver.Definition, error) {
 	rows, err := p.Pool.Query(ctx, loadConsumers)
 	if err != nil {
-		return nil, fmt.Errorf("read the definitions of consumers: %w", err)
+		return nil, fmt.Errorf("read the definitions of consumers: %w", auth.Down(err))
 	}
 	out, err := pgx.CollectRows(rows, scanDefinition)
 	if err != nil {
-		return nil, fmt.Errorf("read the definitions of consumers: %w", err)
+		return nil, fmt.Errorf("read the definitions of consumers: %w", auth.Down(err))
 	}
 	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/auth"
+	"lockstep/internal/obs"
 )
 
 // Problem is an error as callers get it: a problem document of RFC 9457.
@@ -88,7 +89,8 @@ func problemOf(err error) *Problem {
 	case errors.Is(err, lockstep.ErrInvalid):
 		return problem(http.StatusBadRequest, err.Error())
 	case errors.Is(err, lockstep.ErrUnavailable), errors.Is(err, lockstep.ErrFenced):
-		return problem(http.StatusServiceUnavailable, err.Error()).header("Retry-After", "1")
+		// The causes of these come from outside: addresses may be among them.
+		return problem(http.StatusServiceUnavailable, obs.Scrub(err.Error())).header("Retry-After", "1")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, "the node is stopping or busy; nothing is known to have been changed").header("Retry-After", "1")
 	}

@@ -241,7 +241,7 @@ func (t *Tokens) Create(ctx context.Context, name string, scopes Scopes, expires
 	plain, token := New(name, scopes, now)
 	token.ExpiresAt = expires
 	if err := t.store.Insert(ctx, token); err != nil {
-		return "", Token{}, fmt.Errorf("create token %q: %w", name, err)
+		return "", Token{}, fmt.Errorf("create token %q: %w", name, Down(err))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -260,7 +260,7 @@ func (t *Tokens) Revoke(ctx context.Context, idOrName string) (Token, error) {
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	if err := t.store.Revoke(ctx, token.ID, now); err != nil {
-		return Token{}, fmt.Errorf("revoke token %q: %w", token.Name, err)
+		return Token{}, fmt.Errorf("revoke token %q: %w", token.Name, Down(err))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -47,7 +47,7 @@ func (w *window) find(t token) (int32, verdict) {
 	if s := w.lookup(t.seq, t.key); s != none {
 		return s, stale
 	}
-	if t.seq >= w.head || w.overflowed(t.seq, t.key) {
+	if t.seq >= w.head || w.overflowed(t.seq, t.key) || t.epoch < w.epoch && w.readAgain(t.seq, t.table) {
 		return none, stale
 	}
 	if winner, ok := w.winners.of(t.seq); ok {
@@ -76,17 +76,28 @@ func (w *window) lookup(seq, keyHash uint64) int32 {
 	return none
 }
 
-// overflowed reports whether the change is unsettled without being kept here.
+// overflowed reports whether the change is unsettled without being kept here,
+// because its key has too many.
 func (w *window) overflowed(seq, keyHash uint64) bool {
 	k, ok := w.keyOf[keyHash]
-	if !ok {
-		return false
+	return ok && w.keys[k].overFrom != 0 && seq >= w.keys[k].overFrom
+}
+
+// readAgain reports whether the change may be one that is read again since its table
+// had a barrier when the process was killed.
+func (w *window) readAgain(seq uint64, tableHash uint32) bool {
+	for _, t := range w.overTabs {
+		if tt := &w.tables[t]; seq >= tt.overFrom && uint32(tt.hash) == tableHash {
+			return true
+		}
 	}
-	if from := w.keys[k].overFrom; from != 0 && seq >= from {
-		return true
-	}
-	from := w.tables[w.keys[k].table].overFrom
-	return from != 0 && seq >= from
+	return false
+}
+
+// comes reports whether a change that is not kept here is unsettled all the same: it
+// will be read, or read again.
+func (w *window) comes(c change) bool {
+	return c.seq >= w.head || w.overflowed(c.seq, c.key) || c.sort != wholeBarrier && w.readAgain(c.seq, uint32(c.table))
 }
 
 // endOf returns where an earlier epoch ended: it settled nothing from there on.
@@ -117,6 +128,7 @@ func (w *window) settle(s int32, delivery uint64) {
 	if e.flags&hasLetter != 0 {
 		w.spent[e.seq] = struct{}{}
 	}
+	e.delivery = delivery
 	w.setPhase(s, acked)
 	w.touch(s)
 	w.settled = append(w.settled, s)

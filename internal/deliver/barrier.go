@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// A barrier of one table (a truncate) waits until table.n says that it is the only
-// one left; what comes later for the table is not kept but read again, so that a
+// A barrier of one table (a truncate) waits until table.n says that nothing but
+// barriers is left; what comes later for the table is not kept but read again, so that a
 // barrier that waits long costs no memory. A barrier of every table stops the scan
 // instead. One that was put behind what is here already (a gap that retention made)
 // holds back every later key until it is settled.
@@ -94,10 +94,13 @@ func (w *window) regroup(k int32) {
 	}
 }
 
-// wakeBarriers looks whether the settling of a change has made a barrier ready.
+// wakeBarriers looks whether a change that was settled, or came back, has made a
+// barrier ready, or not ready.
 func (w *window) wakeBarriers(t int32) {
-	if b := w.tables[t].barrier; b != none && w.tables[t].n == 1 {
-		w.place(w.entries[b].key)
+	if b := w.tables[t].barrier; b != none {
+		if k := w.entries[b].key; w.tables[t].n == uint64(w.keys[k].n) || w.keys[k].spot == inReady {
+			w.place(k)
+		}
 	}
 	if len(w.holds) > 0 {
 		w.place(w.entries[w.holds[0].slot].key)

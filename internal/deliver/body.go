@@ -65,7 +65,7 @@ func (c *Consumer) bodies(ctx context.Context, m *matcher, epoch uint32, hs []ha
 			odd = append(odd, o)
 		}
 		ds = append(ds, d)
-		tokens = c.signer.append(tokens, token{epoch: epoch, slot: h.slot, seq: h.seq, delivery: h.delivery, key: h.key})
+		tokens = c.signer.append(tokens, h.token(epoch))
 	}
 	text := string(tokens)
 	for i := range ds {

@@ -90,10 +90,15 @@ func (c *Consumer) Retry(ctx context.Context, seq uint64) error {
 	c.mu.Lock()
 	now := c.b.now()
 	// Nothing but calls that hold c.letters makes a parked change known again.
-	if s = c.w.lookup(seq, ch.key); s == none {
+	s = c.w.lookup(seq, ch.key)
+	switch {
+	case s == none && c.w.comes(ch):
+		// After a crash or a seek back; the letter goes when the change is acked.
+		c.w.stray(seq)
+	case s == none:
 		c.w.revive(now, ch)
 		c.w.closeLetter(now, ch.key, seq, next)
-	} else if c.w.entries[s].phase == blocked {
+	case c.w.entries[s].phase == blocked:
 		c.w.unblock(now, s)
 	}
 	g := c.requestSave()
@@ -276,26 +281,24 @@ func (c *Consumer) checkLetters(ctx context.Context) error {
 // strayLimit bounds how many letters of unsettled changes are looked for.
 const strayLimit = 10_000
 
-// findStrays returns the parked letters among these changes, and from head on.
+// findStrays returns the letters of these changes, and of those from head on.
 func (c *Consumer) findStrays(ctx context.Context, head uint64, among []uint64) (map[uint64]struct{}, error) {
 	found := map[uint64]struct{}{}
 	for _, seq := range among {
-		l, err := c.b.cfg.Dead.Get(ctx, c.id, seq)
-		if err == nil && l.State == StateParked {
+		_, err := c.b.cfg.Dead.Get(ctx, c.id, seq)
+		if err == nil {
 			found[seq] = struct{}{}
-		} else if err != nil && !errors.Is(err, lockstep.ErrNotFound) {
-			return nil, fmt.Errorf("look for dead letters of consumer %s: %w", c.def.Name, err)
+		} else if !errors.Is(err, lockstep.ErrNotFound) {
+			return nil, fmt.Errorf("look for dead letters of consumer %s: %w", c.name(), err)
 		}
 	}
 	for after := head - min(head, 1); len(found) < strayLimit; {
 		letters, next, err := c.b.cfg.Dead.List(ctx, c.id, after, MaxBatch)
 		if err != nil {
-			return nil, fmt.Errorf("look for dead letters of consumer %s: %w", c.def.Name, err)
+			return nil, fmt.Errorf("look for dead letters of consumer %s: %w", c.name(), err)
 		}
 		for _, l := range letters {
-			if l.State == StateParked {
-				found[l.Seq] = struct{}{}
-			}
+			found[l.Seq] = struct{}{}
 		}
 		if next == 0 {
 			break

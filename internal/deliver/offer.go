@@ -62,12 +62,7 @@ func (w *window) admit(t int32, c change) {
 }
 
 func (w *window) admitRow(k int32, c change) {
-	var f flags
-	if c.seq < w.startHead() {
-		// An earlier run of this process may have handed it out.
-		f = again
-	}
-	s := w.insert(c.seq, k, f)
+	s := w.insert(c.seq, k, 0)
 	if w.keys[k].parked {
 		w.park(s, "an earlier change of its key is in the dead letters")
 	}
@@ -175,8 +170,8 @@ func (w *window) wants(seq, keyHash, tableHash uint64) bool {
 // beginRefill returned, at most up to head.
 func (w *window) refill(c change) {
 	t, ok := w.tableOf[c.table]
-	if !ok {
-		return
+	if !ok || c.sort == wholeBarrier {
+		return // a barrier of every table is always kept here
 	}
 	tt := &w.tables[t]
 	if tt.overFrom != 0 && c.seq >= tt.overFrom {
@@ -186,7 +181,7 @@ func (w *window) refill(c change) {
 		tt.overN -= min(tt.overN, 1)
 		w.overflow -= min(w.overflow, 1)
 		tt.overFrom = c.seq + 1
-		w.admit(t, c)
+		w.admitAgain(t, c)
 		return
 	}
 	k, ok := w.keyOf[c.key]
@@ -204,6 +199,21 @@ func (w *window) refill(c change) {
 	w.lessOver(kk, 1)
 	kk.overFrom = c.seq + 1
 	w.admitRow(k, c)
+}
+
+// admitAgain is admit for a change that its table could not keep. Its key may take
+// part in the same reading, and then has everything before it.
+func (w *window) admitAgain(t int32, c change) {
+	if k, ok := w.keyOf[c.key]; ok && c.sort == rowChange && w.keys[k].overFrom != 0 {
+		kk := &w.keys[k]
+		if kk.pass == w.pass && int(kk.n) < w.roomOf(kk) {
+			kk.overFrom = c.seq + 1
+			w.admitRow(k, c)
+			return
+		}
+		kk.pass = 0
+	}
+	w.admit(t, c)
 }
 
 // refilled says that everything below upTo was read again for those who take part.

@@ -166,6 +166,7 @@ func (w *window) revive(now int64, c change) {
 	k := w.keyFor(c.key, t)
 	w.touch(w.insert(c.seq, k, f))
 	w.place(k)
+	w.wakeBarriers(t)
 }
 
 // closeLetter says that a letter of a parked key is retried or dropped; next is the
@@ -183,7 +184,7 @@ func (w *window) closeLetter(now int64, keyHash, seq, next uint64) {
 	if p.first == seq {
 		p.first = next
 	}
-	if p.n > 0 && p.first != 0 {
+	if p.first != 0 {
 		return
 	}
 	delete(w.parkedKeys, keyHash)
@@ -228,4 +229,12 @@ func (w *window) mayHaveLetter() []uint64 {
 		}
 	}
 	return seqs
+}
+
+// stray says that an unsettled change has a letter, which goes when it is acked.
+func (w *window) stray(seq uint64) {
+	if w.strays == nil {
+		w.strays = map[uint64]struct{}{}
+	}
+	w.strays[seq] = struct{}{}
 }

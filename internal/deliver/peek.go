@@ -175,7 +175,7 @@ func (c *Consumer) unsettled(r lockstep.Record) (Whereabouts, bool) {
 	w := c.w
 	s := w.lookup(r.Seq(), ch.key)
 	if s == none {
-		if w.overflowed(r.Seq(), ch.key) || w.behindBarrier(ch) {
+		if ch.seq < w.head && w.comes(ch) {
 			return Whereabouts{State: ChangeWaiting, Reason: "an earlier change of its key or table is not settled"}, true
 		}
 		return Whereabouts{}, false
@@ -201,10 +201,4 @@ func (c *Consumer) unsettled(r lockstep.Record) (Whereabouts, bool) {
 		}
 	}
 	return at, true
-}
-
-// behindBarrier reports whether the change waits for a barrier without being kept here.
-func (w *window) behindBarrier(ch change) bool {
-	t, ok := w.tableOf[ch.table]
-	return ok && w.tables[t].overFrom != 0 && ch.seq >= w.tables[t].overFrom && ch.seq < w.head
 }

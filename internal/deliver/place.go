@@ -15,7 +15,7 @@ func (w *window) place(k int32) {
 				want = inReady
 			}
 		case e.flags&isBarrier != 0:
-			if w.tables[kk.table].n == 1 && !w.heldBack(e.seq) {
+			if w.tables[kk.table].n == uint64(kk.n) && !w.heldBack(e.seq) {
 				want = inReady
 			}
 		case w.heldBack(e.seq):

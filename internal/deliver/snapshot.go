@@ -103,10 +103,14 @@ func (w *window) snapshotRest(s *state) {
 func restore(s state, p policy, now int64, random func() float64) *window {
 	w := newWindow(p, s.head, random)
 	w.now = now
+	// Anything below may be settled, so nothing below may be read again as a whole.
+	w.touched = s.head - min(s.head, 1)
 	w.epoch, w.minEpoch = s.epoch+1, s.minEpoch
 	w.epochs = append(slices.Clone(s.epochs), epochHead{w.epoch, s.head})
 	if n := len(w.epochs); n > epochLimit {
 		w.epochs = slices.Clone(w.epochs[n-epochLimit:])
+		// Tokens of before cannot be judged any more.
+		w.minEpoch = max(w.minEpoch, w.epochs[0].epoch-1)
 	}
 	w.ackedBefore, w.parkedBefore = s.acked, s.parked
 	for _, p := range s.parkedKeys {

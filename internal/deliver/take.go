@@ -11,6 +11,7 @@ type handout struct {
 	attempt  int
 	seq, key uint64
 	delivery uint64
+	table    uint32 // low half of the table's hash
 	flags    flags
 	gap      gap // of a gap
 }
@@ -63,7 +64,9 @@ func (w *window) mayFollow(s int32) bool {
 func (w *window) lease(s int32, holder uint32) handout {
 	e := &w.entries[s]
 	k := &w.keys[e.key]
-	if len(w.fresh) > 0 {
+	if len(w.fresh) > 0 && e.flags&(isBarrier|isWhole) != 0 {
+		clear(w.fresh)
+	} else if len(w.fresh) > 0 {
 		if parked, ok := w.fresh[k.hash]; ok && parked < e.seq {
 			delete(w.fresh, k.hash)
 		}
@@ -78,7 +81,7 @@ func (w *window) lease(s int32, holder uint32) handout {
 	w.setPhase(s, leased)
 	k.busy++
 	w.leases.push(e.at, s)
-	h := handout{slot: s, seq: e.seq, key: k.hash, delivery: e.delivery, attempt: int(e.attempts) + 1, flags: e.flags}
+	h := handout{slot: s, seq: e.seq, key: k.hash, delivery: e.delivery, table: uint32(w.tables[k.table].hash), attempt: int(e.attempts) + 1, flags: e.flags}
 	if e.flags&isGap != 0 {
 		h.gap = w.gaps[e.seq]
 	}
@@ -96,6 +99,11 @@ func (w *window) held(h handout) int32 {
 		return none
 	}
 	return h.slot
+}
+
+// token is the right to settle the hand-out.
+func (h handout) token(epoch uint32) token {
+	return token{epoch: epoch, slot: h.slot, seq: h.seq, delivery: h.delivery, key: h.key, table: h.table}
 }
 
 // untake gives back changes that never reached a worker, as if not handed out.

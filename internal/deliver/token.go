@@ -19,14 +19,15 @@ type token struct {
 	seq      uint64
 	delivery uint64
 	key      uint64 // the hash of the change's key
+	table    uint32 // and the low half of its table's
 }
 
-// A token is 49 bytes in base64url: version 1, epoch, slot, seq, delivery, key, and
-// the first 16 bytes of an HMAC-SHA256 over these and the consumer's id. The
+// A token is 53 bytes in base64url: version 1, epoch, slot, seq, delivery, key, table,
+// and the first 16 bytes of an HMAC-SHA256 over these and the consumer's id. The
 // consumer is not named: a token of another one has a MAC that does not fit.
 const (
 	tokenVersion = 1
-	tokenFields  = 1 + 4 + 4 + 8 + 8 + 8
+	tokenFields  = 1 + 4 + 4 + 8 + 8 + 8 + 4
 	tokenMAC     = 16
 	tokenBytes   = tokenFields + tokenMAC
 	tokenText    = (tokenBytes*8 + 5) / 6
@@ -54,6 +55,7 @@ func (s *signer) append(dst []byte, t token) []byte {
 	le.PutUint64(b[9:], t.seq)
 	le.PutUint64(b[17:], t.delivery)
 	le.PutUint64(b[25:], t.key)
+	le.PutUint32(b[33:], t.table)
 	s.sum(b[:tokenFields], b[tokenFields:tokenFields])
 	return base64.RawURLEncoding.AppendEncode(dst, b[:tokenBytes])
 }
@@ -83,7 +85,7 @@ func (s *signer) parse(text string) (t token, ours bool, err error) {
 	}
 	le := binary.LittleEndian
 	t = token{
-		epoch: le.Uint32(b[1:]), slot: int32(le.Uint32(b[5:])), seq: le.Uint64(b[9:]), delivery: le.Uint64(b[17:]), key: le.Uint64(b[25:]),
+		epoch: le.Uint32(b[1:]), slot: int32(le.Uint32(b[5:])), seq: le.Uint64(b[9:]), delivery: le.Uint64(b[17:]), key: le.Uint64(b[25:]), table: le.Uint32(b[33:]),
 	}
 	var sum [sha256.Size]byte
 	return t, hmac.Equal(s.sum(b[:tokenFields], sum[:0])[:tokenMAC], b[tokenFields:tokenBytes]), nil

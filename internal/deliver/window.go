@@ -300,6 +300,9 @@ func (w *window) insert(seq uint64, k int32, f flags) int32 {
 		s = int32(len(w.entries))
 		w.entries = append(w.entries, entry{})
 	}
+	if seq < w.startHead() {
+		f |= again // an earlier run of this process may have handed it out
+	}
 	w.entries[s] = entry{seq: seq, key: k, kPrev: none, kNext: none, aPrev: none, aNext: none, heap: none, flags: f, phase: waiting}
 	w.linkKey(s)
 	w.linkAll(s)

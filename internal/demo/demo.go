@@ -64,6 +64,10 @@ func Run(ctx context.Context, t Target) error {
 		return err
 	}
 	defer api.Close()
+	// Before capture has its slot, what is written is older than the stream.
+	if err := poll(ctx, 20*time.Millisecond, func() (bool, error) { return api.Ready(ctx) == nil, nil }); err != nil {
+		return err
+	}
 	if err := createTables(ctx, db); err != nil {
 		return err
 	}

@@ -152,9 +152,6 @@ func (l *Log) readEnd(ctx context.Context) (found, error) {
 		case !m.ours:
 			seq--
 			continue
-		case m.part < m.parts:
-			seq = m.start() - 1
-			continue
 		}
 		var corrupt *CorruptError
 		last, err = l.loadBatch(ctx, m)

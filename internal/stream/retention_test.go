@@ -20,6 +20,9 @@ func TestAgeRemovesAllButTheLastBatchAndSeqsGoOn(t *testing.T) {
 	appendMany(t, l, 10, 5)
 	append1(t, l, small(0), markAt(99))
 	eventually(t, "the log is empty", func() bool { return l.First() == 51 })
+	if state, err := l.state(t.Context()); err != nil || state.Msgs != 1 {
+		t.Errorf("%d messages are left, error %v; want the last one, which holds the position", state.Msgs, err)
+	}
 	r := l.Reader(7)
 	defer r.Close()
 	_, err := r.Next(timed(t))

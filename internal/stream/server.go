@@ -63,6 +63,8 @@ type Server struct {
 	cache  *cache
 	behind atomic.Int64 // readers with an open window
 
+	opening sync.Mutex // held while a log is opened; taken before mu
+
 	mu     sync.Mutex
 	logs   map[string]*Log // by database
 	closed bool
@@ -185,6 +187,8 @@ func (s *Server) disconnected(nc *nats.Conn, err error) {
 // that wraps lockstep.ErrUnavailable, stops the embedded server and gives the
 // directory back. A second call does nothing.
 func (s *Server) Close() error {
+	s.opening.Lock() // a log that is being opened is closed with the others
+	defer s.opening.Unlock()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -220,19 +224,24 @@ func (s *Server) Log(ctx context.Context, database string) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
+	s.opening.Lock()
+	defer s.opening.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("open log of database %q: the stream is closed: %w", database, lockstep.ErrUnavailable)
+	l, closed := s.logs[database], s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, fmt.Errorf("open log of database %q: %w", database, errClosed)
 	}
-	if l := s.logs[database]; l != nil {
+	if l != nil {
 		return l, nil
 	}
-	l := newLog(s, database, name)
+	l = newLog(s, database, name)
 	if err := l.open(ctx); err != nil {
 		return nil, fmt.Errorf("open log of database %q: %w", database, err)
 	}
+	s.mu.Lock()
 	s.logs[database] = l
+	s.mu.Unlock()
 	return l, nil
 }
 

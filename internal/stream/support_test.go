@@ -186,4 +186,3 @@ func wantError(t testing.TB, got, want error) {
 		t.Fatalf("got error %v, want one that wraps %v", got, want)
 	}
 }
-

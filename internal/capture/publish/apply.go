@@ -97,12 +97,7 @@ func (rd *round) demote(ctx context.Context) {
 		if moved {
 			statements = append(statements, only.adds(r.target()))
 		}
-		done := rd.attempt(ctx, r, state, statements...)
-		if !done && moved { // whatever keeps it out of the other one, its updates must not fail
-			moved = false
-			done = rd.attempt(ctx, r, state, statements[0])
-		}
-		if done {
+		if rd.attempt(ctx, r, state, statements...) {
 			r.member[everything] = false
 			r.member[inserts] = r.member[inserts] || moved
 			rd.config.Logger.WarnContext(ctx, "a table is published for inserts only from now on, because its updates would fail",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -226,36 +225,26 @@ func TestPublicationOfTheUserKeepsItsTables(t *testing.T) {
 	wantMembers(t, db, testPublication, "public.a", "public.b")
 }
 
-// roleURL makes a role that may log in and returns the database's URL for it.
+// roleURL makes a role and returns the database's URL for sessions that take it on:
+// the server's rules of login are not what is tested.
 func roleURL(t *testing.T, db string, grants ...string) (role, as string) {
 	t.Helper()
-	u, err := url.Parse(db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	role = "r_" + strings.Trim(u.Path, "/")
-	pgtest.Exec(t, db, "CREATE ROLE "+role+" LOGIN")
+	role = "r_" + currentDatabaseName(t, db)
+	pgtest.Exec(t, db, "CREATE ROLE "+role)
 	t.Cleanup(func() { pgtest.Exec(t, db, "DROP OWNED BY "+role+" CASCADE", "DROP ROLE "+role) })
 	for _, g := range grants {
 		pgtest.Exec(t, db, strings.ReplaceAll(g, "ROLE", role))
 	}
-	_, current, _ := strings.Cut(pgtest.Query(t, db, "SELECT ':' || current_user")[0][0], ":")
-	pgtest.Exec(t, db, "ALTER ROLE "+role+" SET search_path = public")
-	config, err := pgx.ParseConfig(db)
-	if err != nil || config.User != current {
-		t.Fatal(err)
-	}
-	return role, withUser(db, role)
+	return role, withOption(db, "role", role)
 }
 
-// withUser keeps the URL's other parts and lets the session take the role on: the
-// server's rules of login are not what is tested.
-func withUser(db, role string) string {
+// withOption returns the URL for sessions with a setting.
+func withOption(db, name, value string) string {
 	separator := "?"
 	if strings.Contains(db, "?") {
 		separator = "&"
 	}
-	return db + separator + "options=" + "-crole%3D" + role
+	return db + separator + "options=-c" + name + "%3D" + value
 }
 
 func TestTableOfAnotherOwnerSpoilsNothing(t *testing.T) {
@@ -372,6 +361,51 @@ func TestRunFollowsWhatHappens(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
+}
+
+func TestNothingIsSurveyedWhileNothingHappens(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Cluster(t, nil) // its own: transactions anywhere in a cluster count
+	if err := c.CreateDatabase(t.Context(), "quiet"); err != nil {
+		t.Fatal(err)
+	}
+	db := c.URL("quiet")
+	pgtest.Exec(t, db, "CREATE TABLE a (id int PRIMARY KEY)")
+	r := newReconciler(t, db, func(c *Config) { c.LockTimeout, c.JoinLockTimeout = 20*time.Millisecond, 20*time.Millisecond })
+	settled := ""
+	turn := func() (surveyed bool) {
+		before := r.States()
+		settled, _ = r.turnOnce(t.Context(), settled)
+		after := r.States()
+		return len(before) == 0 || &before[0] != &after[0]
+	}
+	if turn(); settled == "" {
+		t.Fatal("the first round left something to do")
+	}
+	turn() // sees the first round's own transactions
+	if turn() {
+		t.Error("surveyed though nothing happened")
+	}
+
+	pgtest.Exec(t, db, "CREATE TABLE b (id int PRIMARY KEY)")
+	conn, err := pgx.Connect(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	if _, err := conn.PgConn().Exec(t.Context(), "BEGIN; LOCK TABLE b IN SHARE UPDATE EXCLUSIVE MODE").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if !turn() || stateOf(t, r.States(), "public.b").Published != None {
+		t.Fatal("the lock was not met: the test shows nothing")
+	}
+	if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, "the table is taken in when its lock is free, though no transaction has written", func() bool {
+		turn()
+		return stateOf(t, r.States(), "public.b").Published == Full
+	})
 }
 
 func TestManyTablesAreSurveyedAndPublishedQuickly(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"lockstep"
 	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/value"
+	"lockstep/internal/obs"
 	"lockstep/internal/pgdb"
 )
 
@@ -32,15 +33,14 @@ type Log interface {
 
 // Config is what a capture needs. Zero values of what is optional are defaults.
 type Config struct {
-	Database    string // the name in the configuration
-	URL         string // of the database to capture, not of a pooler
-	Slot        string
+	Database string // the name in the configuration
+	URL      string // of the database to capture, not of a pooler
+	Slot     string
+	// Publication is read together with the one of the tables that may only be
+	// published for inserts: this name and publish.InsertsSuffix.
 	Publication string
-	// Inserts is the publication of the tables that may only be published for
-	// inserts; default: Publication with _inserts behind it.
-	Inserts string
-	Tables  []string // patterns, see package publish; none: everything
-	Log     Log
+	Tables      []string // patterns, see package publish; none: everything
+	Log         Log
 
 	// Instance tells this installation from others that use the same server; the
 	// walsenders of an instance are its own to end. Default: one per Capture.
@@ -112,9 +112,6 @@ func New(config Config) (*Capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("capture database %q: %w", config.Database, err)
 	}
-	if config.Inserts == "" {
-		config.Inserts = config.Publication + "_inserts"
-	}
 	if config.Instance == "" {
 		config.Instance = uuid.NewString()
 	}
@@ -125,7 +122,7 @@ func New(config Config) (*Capture, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Capture{
-		config: config, patterns: patterns, log: config.Logger.With("database", config.Database),
+		config: config, patterns: patterns, log: config.Logger.With(obs.KeyDatabase, config.Database),
 		tune: tuning{
 			silence: 25 * time.Second, idle: idleMark, blockers: 5 * time.Second, poll: 2 * time.Second,
 			leaving: 5 * time.Second, longest: 10 * time.Second,
@@ -221,7 +218,7 @@ func (c *Capture) connected(ctx context.Context) error {
 		w.abandon()
 		return err
 	}
-	if err := w.start(ctx, c.config.Slot, []string{c.config.Publication, c.config.Inserts}, mark.EndLSN); err != nil {
+	if err := w.start(ctx, c.config.Slot, c.publications(), mark.EndLSN); err != nil {
 		w.abandon()
 		c.considerRebuild(ctx, err)
 		return err
@@ -261,11 +258,15 @@ func (c *Capture) considerRebuild(ctx context.Context, err error) {
 	const present = `
 SELECT count(*) = 2
 FROM pg_catalog.pg_publication
-WHERE pubname IN ($1::text, $2::text)`
+WHERE pubname = ANY($1::text[])`
 	var both bool
-	if c.pool.QueryRow(ctx, present, c.config.Publication, c.config.Inserts).Scan(&both) == nil {
+	if c.pool.QueryRow(ctx, present, c.publications()).Scan(&both) == nil {
 		c.rebuild = both
 	}
+}
+
+func (c *Capture) publications() []string {
+	return []string{c.config.Publication, c.config.Publication + publish.InsertsSuffix}
 }
 
 // applicationName is what the walsender shows, cut to what Postgres keeps.

@@ -7,15 +7,18 @@ import (
 	"time"
 
 	"lockstep"
+	"lockstep/internal/obs"
 )
 
-// The reasons of a gap that capture finds at a connect.
+// The reasons of gaps. All but the last are found at a connect and concern every
+// table.
 const (
-	gapNone      = ""
-	gapSlotLost  = "slot_lost"           // dropped, or invalidated by Postgres
-	gapSlotMoved = "slot_moved"          // confirmed further than we ever did: re-created or read by another
-	gapFailover  = "failover"            // another timeline
-	gapRebuilt   = "publication_rebuilt" // old WAL cannot be decoded with it
+	gapNone        = ""
+	gapSlotLost    = "slot_lost"           // dropped, or invalidated by Postgres
+	gapSlotMoved   = "slot_moved"          // confirmed further than we ever did: re-created or read by another
+	gapFailover    = "failover"            // another timeline
+	gapRebuilt     = "publication_rebuilt" // old WAL cannot be decoded with it
+	gapRowsMissing = "rows_missing"        // a table joined the publication without the rows it had
 )
 
 // walLost is pg_replication_slots.wal_status of a slot whose WAL is gone.
@@ -74,7 +77,7 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 	c.rebuild = false
 	switch {
 	case reason != gapNone:
-		return c.appendGap(ctx, w, mark, gap{reason, begin})
+		return c.openGap(ctx, w, gap{reason, mark.EndLSN, begin})
 	case mark.SystemID == 0:
 		// The first mark binds the log to this server and to the slot's position,
 		// so that a slot moved by others is noticed even before the first change.
@@ -87,19 +90,31 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 // gap is a place of the stream where changes may be missing.
 type gap struct {
 	reason string
+	from   lockstep.LSN // the last position before it; 0: not known
 	until  lockstep.LSN // changes flow again from here
 }
 
-// appendGap tells the log's readers that changes may be missing.
-func (c *Capture) appendGap(ctx context.Context, w *wire, last lockstep.Mark, g gap) (lockstep.Mark, error) {
+// appendGap appends the gap as a fragment of metadata.
+func appendGap(dst []byte, g gap) []byte {
+	dst = append(dst, `,"gap":{"state":"start","reason":"`...)
+	dst = append(dst, g.reason...)
+	dst = append(dst, `","from_lsn":`...)
+	if g.from == 0 {
+		dst = append(dst, "null"...)
+	} else {
+		dst = strconv.AppendUint(dst, uint64(g.from), 10)
+	}
+	dst = strconv.AppendUint(append(dst, `,"to_lsn":`...), uint64(g.until), 10)
+	return append(dst, `,"missed":null}`...)
+}
+
+// openGap tells the log's readers that changes of any table may be missing.
+func (c *Capture) openGap(ctx context.Context, w *wire, g gap) (lockstep.Mark, error) {
 	// One byte before the position: no transaction can commit there, so that the
 	// gap's identity is its own and no transaction is taken for one in the log.
 	at := g.until - 1
 	mark := lockstep.Mark{SystemID: w.systemID, Timeline: w.timeline, CommitLSN: at, EndLSN: g.until, Complete: true}
-	extra := append([]byte(`,"gap":{"state":"start","reason":"`), g.reason...)
-	extra = strconv.AppendUint(append(extra, `","from_lsn":`...), uint64(last.EndLSN), 10)
-	extra = strconv.AppendUint(append(extra, `,"to_lsn":`...), uint64(g.until), 10)
-	extra = append(extra, `,"missed":null}`...)
+	extra := appendGap(nil, g)
 	everything := &lockstep.Table{Key: lockstep.KeyRow}
 	var b lockstep.BatchWriter
 	b.Reset(nil)
@@ -112,7 +127,7 @@ func (c *Capture) appendGap(ctx context.Context, w *wire, last lockstep.Mark, g 
 	}
 	c.setGap(g.reason)
 	c.log.ErrorContext(ctx, "changes may be missing in the stream: compare what depends on it with the tables",
-		"reason", g.reason, "from_lsn", last.EndLSN.String(), "to_lsn", g.until.String())
+		obs.KeyReason, g.reason, "from_lsn", g.from.String(), "to_lsn", g.until.String())
 	return mark, nil
 }
 

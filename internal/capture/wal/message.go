@@ -8,17 +8,17 @@ import (
 	"fmt"
 
 	"lockstep"
+	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/value"
+	"lockstep/internal/obs"
 )
 
-// The prefixes of logical messages that mean something to capture. Those of a
-// joining table are followed by the secret of this capture.
+// The prefixes of logical messages that mean something to capture, beside those of
+// package publish, which a secret follows.
 const (
 	prefixAnnotations = "lockstep:annotations"
 	prefixSetForeign  = "sequin:transaction_annotations.set"
 	prefixClear       = "sequin:transaction_annotations.clear"
-	prefixTable       = "lockstep:table:"
-	prefixRow         = "lockstep:row:"
 )
 
 // logicalMessage handles what pg_logical_emit_message wrote. Only transactional
@@ -48,9 +48,9 @@ func (d *decoder) logicalMessage(ctx context.Context, body []byte) error {
 	case string(prefix) == prefixClear:
 		d.tx.tx.Annotations = nil
 		d.out.changed()
-	case d.isJoin(prefix, prefixTable):
+	case d.isJoin(prefix, publish.TablePrefix):
 		return d.joinTable(ctx, content)
-	case d.isJoin(prefix, prefixRow):
+	case d.isJoin(prefix, publish.RowPrefix):
 		return d.joinRow(ctx, content)
 	}
 	return nil
@@ -59,7 +59,7 @@ func (d *decoder) logicalMessage(ctx context.Context, body []byte) error {
 func (d *decoder) annotate(ctx context.Context, content []byte) {
 	if !json.Valid(content) {
 		d.counts.badAnnotations.Add(1)
-		d.log.WarnContext(ctx, "an annotation is not valid JSON and is ignored", "xid", d.tx.tx.XID, "bytes", len(content))
+		d.log.WarnContext(ctx, "an annotation is not valid JSON and is ignored", "xid", d.tx.tx.XID, obs.KeyBytes, len(content))
 		return
 	}
 	d.tx.tx.Annotations = bytes.Clone(bytes.TrimSpace(content))
@@ -72,25 +72,11 @@ func (d *decoder) isJoin(prefix []byte, kind string) bool {
 	return d.secret != "" && string(prefix) == kind+d.secret
 }
 
-// joinedTable is the content of the message that announces the rows of a table
-// that was published after they had been written.
-type joinedTable struct {
-	OID      uint32 `json:"oid"`
-	Schema   string `json:"schema"`
-	Name     string `json:"name"`
-	KeyKind  string `json:"key_kind"`
-	Identity string `json:"identity"`
-	Columns  []struct {
-		Name    string `json:"name"`
-		TypeOID uint32 `json:"type_oid"`
-		Key     bool   `json:"key"`
-	} `json:"columns"`
-	KeyColumns []string `json:"key_columns"`
-}
-
+// joinTable takes the announcement of the rows of a table that was published after
+// they had been written, or of their absence.
 func (d *decoder) joinTable(ctx context.Context, content []byte) error {
 	d.tx.joined = nil
-	var t joinedTable
+	var t publish.TableMessage
 	if err := json.Unmarshal(content, &t); err != nil {
 		return d.ignoreJoin(ctx, "its announcement is not valid: "+err.Error())
 	}
@@ -118,6 +104,10 @@ func (d *decoder) joinTable(ctx context.Context, content []byte) error {
 		r.table = known.table
 	}
 	d.tx.joined = r
+	if t.Rows == publish.Missing && r.wanted && d.tx.ordinal > d.tx.skipTo {
+		d.emitGap(r, gapRowsMissing)
+		return d.out.ended(ctx)
+	}
 	return nil
 }
 

@@ -28,5 +28,5 @@ func TestPauseOnlyUnderLoad(t *testing.T) {
 	equal(t, pauses(time.Millisecond, 4, 200), 0)                // 1,000 small transactions a second
 	equal(t, pauses(10*time.Microsecond, 1, 200), 100)           // a stream of rows
 	equal(t, pauses(10*time.Microsecond, 1, 256<<10), 0)         // reads that are large anyway
-	equal(t, pauses(100*time.Millisecond, 1000, 200) > 80, true) // a large transaction now and then
+	equal(t, pauses(100*time.Millisecond, 1000, 200) > 70, true) // a large transaction now and then
 }

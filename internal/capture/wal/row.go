@@ -159,6 +159,14 @@ func (d *decoder) emitTruncate(r *relation) {
 	d.close(r, buf, lockstep.RecordHead{Action: lockstep.Truncate, KeyHash: r.hash, PKsLen: 2})
 }
 
+// emitGap says that changes of one table may be missing up to this transaction.
+func (d *decoder) emitGap(r *relation, reason string) {
+	buf := append(d.out.open(), "[]"...)
+	start := len(buf)
+	buf = appendGap(buf, gap{reason: reason, until: d.tx.tx.CommitLSN})
+	d.close(r, buf, lockstep.RecordHead{Action: lockstep.Gap, KeyHash: r.hash, PKsLen: 2, ExtraLen: len(buf) - start})
+}
+
 // close finishes a change: it gets the next index of its transaction.
 func (d *decoder) close(r *relation, buf []byte, head lockstep.RecordHead) {
 	if r.batch != d.out.number {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"lockstep"
+	"lockstep/internal/obs"
 	"lockstep/internal/pgdb"
 )
 
@@ -102,7 +103,7 @@ func (c *Capture) createSlot(ctx context.Context, w *wire) (lockstep.LSN, error)
 	if len(row) < 2 {
 		return 0, fmt.Errorf("create the replication slot %s: the answer has %d columns", c.config.Slot, len(row))
 	}
-	c.log.InfoContext(ctx, "replication slot created", "slot", c.config.Slot, "lsn", row[1])
+	c.log.InfoContext(ctx, "replication slot created", obs.KeySlot, c.config.Slot, obs.KeyLSN, row[1])
 	return lockstep.ParseLSN(row[1])
 }
 
@@ -112,7 +113,7 @@ func (c *Capture) endBackend(ctx context.Context, pid uint32) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // also when ctx is over
 	defer cancel()
 	if _, err := c.pool.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend($1::int)", int32(pid)); err != nil {
-		c.log.DebugContext(ctx, "end the walsender", "error", err)
+		c.log.DebugContext(ctx, "end the walsender", obs.KeyError, err)
 	}
 }
 
@@ -146,7 +147,7 @@ func (c *Capture) reportBlockers(ctx context.Context, pid uint32) {
 			return nil
 		})
 		if err != nil && ctx.Err() == nil {
-			c.log.DebugContext(ctx, "read what the new slot waits for", "error", err)
+			c.log.DebugContext(ctx, "read what the new slot waits for", obs.KeyError, err)
 		}
 	}
 }
@@ -155,6 +156,6 @@ func (c *Capture) dropSlot(ctx context.Context) error {
 	if _, err := c.pool.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot($1::text)", c.config.Slot); err != nil {
 		return explain("drop the lost replication slot "+c.config.Slot, err)
 	}
-	c.log.WarnContext(ctx, "replication slot dropped", "slot", c.config.Slot)
+	c.log.WarnContext(ctx, "replication slot dropped", obs.KeySlot, c.config.Slot)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"lockstep"
+	"lockstep/internal/obs"
 )
 
 // Status is what capture is doing.
@@ -105,7 +106,7 @@ func (c *Capture) interrupted(ctx context.Context, err error) {
 		return
 	}
 	c.status.LastError = err.Error()
-	c.log.WarnContext(ctx, "capture is interrupted and will be tried again", "error", err)
+	c.log.WarnContext(ctx, "capture is interrupted and will be tried again", obs.KeyError, err)
 }
 
 func (c *Capture) stream(ctx context.Context, s *session) {
@@ -114,7 +115,7 @@ func (c *Capture) stream(ctx context.Context, s *session) {
 	defer c.mu.Unlock()
 	c.live = s
 	c.status.Connected, c.status.LastError = true, ""
-	c.log.InfoContext(ctx, "capture is streaming", "slot", c.config.Slot, "lsn", lockstep.LSN(s.flight.durable.Load()).String())
+	c.log.InfoContext(ctx, "capture is streaming", obs.KeySlot, c.config.Slot, obs.KeyLSN, lockstep.LSN(s.flight.durable.Load()).String())
 }
 
 func (c *Capture) streamed() {
@@ -144,7 +145,7 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 		if sqlState(err) == stateCannotConnect && leaving == nil {
 			leaving = time.After(c.tune.leaving)
 		} else if err != nil && ctx.Err() == nil {
-			c.log.DebugContext(ctx, "look at the slot", "error", err)
+			c.log.DebugContext(ctx, "look at the slot", obs.KeyError, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -176,7 +177,7 @@ func (c *Capture) lookAtSlot(ctx context.Context) error {
 	defer c.mu.Unlock()
 	if before := c.status.Slot.WALStatus; now.WALStatus != before && (now.WALStatus == "unreserved" || now.WALStatus == walLost) {
 		c.log.ErrorContext(ctx, "the replication slot is about to lose WAL that has not been read: raise max_slot_wal_keep_size, or find out what holds capture up",
-			"slot", c.config.Slot, "wal_status", now.WALStatus, "retained_bytes", now.RetainedBytes)
+			obs.KeySlot, c.config.Slot, "wal_status", now.WALStatus, obs.KeyBytes, now.RetainedBytes)
 	}
 	c.status.Slot, c.status.ServerEnd = now, end
 	return nil

@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,4 +186,25 @@ func TestRowsOfAJoiningTableAreInserts(t *testing.T) {
 	})
 	h := hashes(t, log)
 	equal(t, h[3], h[0])
+}
+
+func TestTableThatJoinsWithoutItsRowsIsAGap(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+	publishTables(t, url)
+	log := newMemoryLog(t)
+	r := begin(t, url, log, func(c *Config, _ *tuning) { c.JoinSecret = "s3cret" })
+	pgtest.Exec(t, url, `BEGIN; ALTER PUBLICATION p ADD TABLE a;
+		SELECT pg_logical_emit_message(true, 'lockstep:table:s3cret', '{"oid":1,"schema":"public","name":"a","key_kind":"primary_key","identity":"d",
+			"columns":[{"name":"id","type_oid":23,"key":true}],"key_columns":["id"],"rows":"missing","reason":"it is too large"}'); COMMIT`,
+		"INSERT INTO a VALUES (2)")
+	r.caughtUp()
+	changes := log.changes(t)
+	equal(t, len(changes), 2)
+	equal(t, changes[0].Action+" "+changes[0].Table, "gap public.a")
+	if !strings.HasPrefix(changes[0].Extra, `,"gap":{"state":"start","reason":"rows_missing","from_lsn":null,"to_lsn":`) {
+		t.Error(changes[0].Extra)
+	}
+	equal(t, changes[1].Row, `{"id":2}`)
 }
