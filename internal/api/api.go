@@ -43,7 +43,8 @@ type Config struct {
 	Databases func() []Database
 	// Health tells how the parts of the node are. /readyz is 200 when all are ready.
 	Health func(ctx context.Context) []Part
-	// Tables makes patterns into a test of schema and name, for streams of events.
+	// Tables makes patterns into a test of tables, for streams of events. It is asked
+	// only when a request has patterns; nil: such requests are refused.
 	Tables func(patterns []string) (func(t *lockstep.Table) bool, error)
 
 	Audit     Auditor             // nil: the audit goes to the log
@@ -104,9 +105,6 @@ func New(c Config) (*API, error) {
 	if a.health == nil {
 		a.health = func(context.Context) []Part { return nil }
 	}
-	if a.tables == nil {
-		a.tables = everyTable
-	}
 	a.huma = huma.NewAPI(a.documentation(), adapter{a})
 	a.consumerRoutes()
 	a.pullRoutes()
@@ -150,8 +148,4 @@ func (a *API) documentation() huma.Config {
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{ownProblems},
 	}
-}
-
-func everyTable([]string) (func(*lockstep.Table) bool, error) {
-	return func(*lockstep.Table) bool { return true }, nil
 }

@@ -21,7 +21,7 @@ func (a *API) changeRoutes() {
 
 // selectChanges makes a selector of what a request asks for.
 func (a *API) selectChanges(sel Selection, database string) (Selector, error) {
-	tables, err := a.tables(sel.Tables)
+	tables, err := a.tablesOf(sel.Tables)
 	if err != nil {
 		return nil, bad("query.tables", "%s", err)
 	}
@@ -48,6 +48,16 @@ func (a *API) selectChanges(sel Selection, database string) (Selector, error) {
 		}
 		return program.Match(filter.NewInput(r, database))
 	}, nil
+}
+
+func (a *API) tablesOf(patterns []string) (func(*lockstep.Table) bool, error) {
+	switch {
+	case len(patterns) == 0:
+		return func(*lockstep.Table) bool { return true }, nil
+	case a.tables == nil:
+		return nil, errors.New("this node cannot select tables")
+	}
+	return a.tables(patterns)
 }
 
 // showChange shows one change, and what became of it with each consumer of its database.

@@ -145,6 +145,7 @@ type memConsumer struct {
 	sought   string             // guarded by mu
 	letters  []api.Letter       // guarded by mu
 	explodes bool               // guarded by mu: Next panics
+	waits    int                // guarded by mu: calls of Next that wait
 }
 
 func newConsumer(d deliver.Definition) *memConsumer {
@@ -184,6 +185,7 @@ func (c *memConsumer) Next(ctx context.Context, n int, wait time.Duration, _ str
 			break
 		}
 		wake := c.wake
+		c.waits++
 		c.mu.Unlock()
 		if wait == 0 {
 			return api.Handout{}, nil
@@ -407,4 +409,11 @@ func (a *memAudit) all() []api.Entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.entries)
+}
+
+// waited returns how often a call of Next had to wait.
+func (c *memConsumer) waited() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waits
 }

@@ -6,15 +6,16 @@ import (
 	"testing"
 )
 
-func TestErrorsAreProblemDocumentsWithTheDocumentedStatus(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
+// badCall is a request that is wrong, and what the answer must say.
+type badCall struct {
+	method, target, body string
+	status               int
+	location, says       string
+}
+
+func badCalls() map[string]badCall {
 	huge := `{"ack_tokens":["` + strings.Repeat("x", 1<<20) + `"]}`
-	for name, c := range map[string]struct {
-		method, target, body string
-		status               int
-		location, says       string
-	}{
+	return map[string]badCall{
 		"unknown address":           {"GET", "/v2", "", 404, "", "openapi.json"},
 		"slash at the end":          {"GET", "/v1/consumers/", "", 404, "", ""},
 		"wrong method":              {"PUT", "/v1/consumers", "", 405, "", "GET"},
@@ -61,7 +62,13 @@ func TestErrorsAreProblemDocumentsWithTheDocumentedStatus(t *testing.T) {
 		"token without scope":       {"POST", "/v1/tokens", `{"name":"x","scopes":["root"]}`, 422, "body.scopes", "root"},
 		"token not there":           {"DELETE", "/v1/tokens/none", "", 404, "", "none"},
 		"HEAD of next":              {"HEAD", "/v1/consumers/orders/next", "", 405, "", ""},
-	} {
+	}
+}
+
+func TestErrorsAreProblemDocumentsWithTheDocumentedStatus(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for name, c := range badCalls() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := wantProblem(t, n.do(c.method, c.target, c.body), c.status)

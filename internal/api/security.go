@@ -41,12 +41,23 @@ func secureHeaders(h http.Header) {
 
 // checkOrigin refuses what a page of another site makes a browser send.
 func (a *API) checkOrigin(r *http.Request) error {
-	if a.tokens.Open() && !auth.Loopback(hostname(r.Host)) {
+	if !a.tokens.Open() {
+		return a.checkSite(r)
+	}
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && !auth.Loopback(hostname(local.String())) {
+		return problem(http.StatusForbidden, "without API tokens this node answers to its own machine only; create a token (lockstep token create)")
+	}
+	if !auth.Loopback(hostname(r.Host)) {
 		// A page can make its own name resolve to 127.0.0.1 (DNS rebinding) and is then
 		// of the same origin as far as the browser knows. Only the Host header tells.
 		return problem(http.StatusForbidden, fmt.Sprintf("without API tokens this node answers to localhost only, not to %q; "+
 			"create a token (lockstep token create) to use another name", hostname(r.Host)))
 	}
+	return a.checkSite(r)
+}
+
+// checkSite refuses calls with an effect that a page of another site makes.
+func (a *API) checkSite(r *http.Request) error {
 	if err := a.crossOrigin.Check(r); err != nil {
 		return problem(http.StatusForbidden, "requests from pages of other sites are refused")
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"lockstep/internal/api"
 	"lockstep/internal/auth"
+	"lockstep/internal/pgdb/pgtest"
 )
 
 // serve runs a server; the returned function stops it and waits.
@@ -78,6 +80,7 @@ func TestStoppingWakesLongPollsEndsStreamsAndLeavesNothingRunning(t *testing.T) 
 			t.Fatal(err)
 		}
 	}
+	pgtest.Eventually(t, 10*time.Second, "the long poll waits", func() bool { return n.consumer("orders").waited() > 0 })
 	began := time.Now()
 	if err := stop(); err != nil {
 		t.Errorf("Run: %v", err)
@@ -85,7 +88,7 @@ func TestStoppingWakesLongPollsEndsStreamsAndLeavesNothingRunning(t *testing.T) 
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
-	if got := <-polled; !strings.HasPrefix(got, `200 {"data":[],`) && !strings.Contains(got, "refused") {
+	if got := <-polled; !strings.HasPrefix(got, `200 {"data":[],`) {
 		t.Errorf("the long poll got %s", got)
 	}
 	if rest, err := io.ReadAll(lines); err != nil || string(rest) != "\n" {
@@ -170,6 +173,17 @@ func TestListenRefusesToBeReachableWithoutAToken(t *testing.T) {
 	if _, err := newNode(t).Listen(t.Context(), "127.0.0.1:"+fmt.Sprint(l.Addr().(*net.TCPAddr).Port)); err == nil || !strings.Contains(err.Error(), "listen") {
 		t.Errorf("a port in use: %v", err)
 	}
+}
+
+func TestAnOpenNodeAnswersOnLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	// As if somebody had put it behind a listener of their own.
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/consumers", nil)
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7300}))
+	w := httptest.NewRecorder()
+	n.ServeHTTP(w, r)
+	wantProblem(t, response{w.Code, w.Header(), w.Body.String()}, http.StatusForbidden)
 }
 
 func TestReadinessTellsTheTruth(t *testing.T) {

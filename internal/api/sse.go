@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lockstep"
+	"lockstep/internal/obs"
 )
 
 // Reader reads a database's log batch by batch; *stream.Reader is one.
@@ -91,7 +92,7 @@ func (a *API) changes(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := a.drain.until(r.Context())
 	defer cancel()
 	if err := s.run(ctx, from); err != nil && ctx.Err() == nil {
-		a.log.WarnContext(ctx, "a stream of events ended", "database", db.Name, "error", err)
+		a.log.WarnContext(ctx, "a stream of events ended", obs.KeyDatabase, db.Name, obs.KeyError, err)
 	}
 }
 

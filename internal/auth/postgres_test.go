@@ -149,6 +149,10 @@ func TestANodeThatCouldNotReadItsTokensIsNotOpen(t *testing.T) {
 	if _, err := tokens.Authenticate(""); !errors.Is(err, lockstep.ErrUnavailable) || tokens.Open() {
 		t.Errorf("Authenticate = %v, Open = %v; want ErrUnavailable, false", err, tokens.Open())
 	}
+	// It may turn out that there are none: then it would be open to everybody.
+	if err := tokens.MayListen("0.0.0.0:7300"); err == nil {
+		t.Error("it may listen beyond loopback without knowing of a token")
+	}
 }
 
 func TestRevokingTheLastTokenDoesNotOpenTheNode(t *testing.T) {
@@ -159,6 +163,9 @@ func TestRevokingTheLastTokenDoesNotOpenTheNode(t *testing.T) {
 		t.Fatal("a node without tokens is closed")
 	}
 	_, token := create(t, tokens, "ci", time.Time{})
+	if err := tokens.MayListen("0.0.0.0:7300"); err != nil {
+		t.Errorf("with a stored token: %v", err)
+	}
 	if _, err := tokens.Revoke(t.Context(), token.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lockstep"
+	"lockstep/internal/obs"
 )
 
 // Store keeps tokens durably; [Postgres] is one.
@@ -115,7 +116,7 @@ func (t *Tokens) Run(ctx context.Context) error {
 			return t.lastFlush(ctx)
 		}
 		if err != nil && !failing {
-			t.log.WarnContext(ctx, "API tokens cannot be read; those known stay valid", "error", err)
+			t.log.WarnContext(ctx, "API tokens cannot be read; those known stay valid", obs.KeyError, err)
 		}
 		failing = err != nil
 		select {
@@ -133,7 +134,7 @@ func (t *Tokens) lastFlush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := t.flush(ctx); err != nil {
-		t.log.DebugContext(ctx, "last uses of API tokens were not stored", "error", err)
+		t.log.DebugContext(ctx, "last uses of API tokens were not stored", obs.KeyError, err)
 	}
 	return nil
 }
@@ -309,14 +310,23 @@ func (t *Tokens) List() []Token {
 	return append(slices.Clone(t.static), stored...)
 }
 
+// closed reports whether it is certain that callers are asked for a token: there is
+// one. That stored tokens could not be read yet is no certainty.
+func (t *Tokens) closed() bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.static) > 0 || len(t.byID) > 0
+}
+
 // MayListen returns an error when the address host:port can be reached from other
-// machines and nobody would be asked for a token there. Call it after Load.
+// machines and it is not certain that callers are asked for a token there. Call it
+// after Load; without it only tokens of the configuration count.
 func (t *Tokens) MayListen(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("listen on %q: %w: write host:port, such as 127.0.0.1:7300: %w", address, err, lockstep.ErrInvalid)
 	}
-	if Loopback(host) || !t.Open() {
+	if Loopback(host) || t.closed() {
 		return nil
 	}
 	return fmt.Errorf("refusing to listen on %s: it can be reached from other machines and there is no API token; "+

@@ -15,13 +15,11 @@ func (w *window) place(k int32) {
 				want = inReady
 			}
 		case e.flags&isBarrier != 0:
-			if w.tables[kk.table].n == uint64(kk.n) && !w.heldBack(e.seq) {
-				want = inReady
+			if w.tables[kk.table].n == uint64(kk.n) {
+				want = w.readyOrHeld(e.seq)
 			}
-		case w.heldBack(e.seq):
-			want = inHeld
 		default:
-			want = inReady
+			want = w.readyOrHeld(e.seq)
 		}
 		if want == inDelayed && kk.spot == inDelayed && kk.at == e.at {
 			return
@@ -43,6 +41,13 @@ func (w *window) place(k int32) {
 		w.delayed.push(kk.at, k)
 	case nowhere:
 	}
+}
+
+func (w *window) readyOrHeld(seq uint64) spot {
+	if w.heldBack(seq) {
+		return inHeld
+	}
+	return inReady
 }
 
 func (w *window) unplace(k int32) {

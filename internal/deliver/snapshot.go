@@ -18,10 +18,7 @@ func (w *window) snapshot(s *state) []int32 {
 	s.entries, s.keys, s.tables = s.entries[:0], s.keys[:0], s.tables[:0]
 	for i := w.first; i != none; i = w.entries[i].aNext {
 		e := &w.entries[i]
-		if e.phase == acked {
-			continue
-		}
-		if e.seq > w.touched {
+		if e.phase != acked && e.seq > w.touched {
 			s.head = e.seq
 			break
 		}
@@ -37,9 +34,9 @@ func (w *window) snapshot(s *state) []int32 {
 func (w *window) snapshotEntry(s *state, e *entry) {
 	k := &w.keys[e.key]
 	if k.snapshot != w.snaps {
-		k.snapshot, k.cut, k.cutFrom = w.snaps, 0, 0
+		k.snapshot, k.seen, k.cut, k.cutFrom = w.snaps, 0, 0, 0
 	}
-	if k.cutFrom != 0 {
+	if k.seen++; k.cutFrom != 0 || e.phase == acked {
 		return
 	}
 	const special = isBarrier | isWhole | hasLetter
@@ -47,7 +44,7 @@ func (w *window) snapshotEntry(s *state, e *entry) {
 		// The rest of a long queue is told by where it begins.
 		if k.cut++; int(k.cut) > w.limits.cut {
 			k.cutFrom = e.seq
-			n := uint64(k.n) - uint64(w.limits.cut) + k.overN
+			n := uint64(k.n-k.seen+1) + k.overN
 			s.keys = append(s.keys, savedScope{k.hash, w.tables[k.table].hash, e.seq, n})
 			return
 		}

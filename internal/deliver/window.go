@@ -73,7 +73,7 @@ type key struct {
 	spot       spot
 	parked     bool   // park_key: whatever comes goes to the dead letters
 	pass       uint64 // the reading again that it takes part in
-	cut        int32  // scratch of snapshot: pristine changes seen
+	seen, cut  int32  // scratch of snapshot: changes seen, and those nobody tried
 	cutFrom    uint64
 	snapshot   uint64 // scratch: number of the snapshot that cut belongs to
 }

@@ -288,7 +288,7 @@ func TestWriteErrorFailsAppendsAndRecoverRestartsTheStore(t *testing.T) {
 	free := fill(t, dir)
 	// Past the check of the free space, as when others fill the disk in between.
 	done := make(chan error, 100)
-	for i := range cap(done) {
+	for range cap(done) {
 		w := batchOf(10, 200, time.Unix(1_790_000_000, 0))
 		data, err := w.Seal(l.writer.nextSeq(), markAt(2))
 		if err != nil {
@@ -300,7 +300,6 @@ func TestWriteErrorFailsAppendsAndRecoverRestartsTheStore(t *testing.T) {
 		}
 		m := stored{first: batch.First, count: uint64(batch.Len()), part: 1, parts: 1, clock: l.writer.tick(batch), data: data}
 		l.writer.send(m, pending{batch: batch, done: func(err error) { done <- err }})
-		_ = i
 	}
 	failed := false
 	for i := range cap(done) {

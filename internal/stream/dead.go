@@ -90,17 +90,13 @@ func (d *Dead) put(ctx context.Context, base string, l Letter) error {
 	if err != nil {
 		return err
 	}
-	set, err := d.set(ctx, base)
+	subject, added := base+strconv.FormatUint(l.Seq, 10), 0
+	replaced, err := d.srv.get(ctx, deadStream, getRequest{LastFor: subject})
+	if errors.Is(err, errMissing) {
+		replaced, added, err = nil, 1, nil
+	}
 	if err != nil {
 		return err
-	}
-	subject, added := base+strconv.FormatUint(l.Seq, 10), 1
-	var replaced *nats.Msg
-	if set.has(l.Seq) {
-		added = 0
-		if replaced, err = d.srv.get(ctx, deadStream, getRequest{LastFor: subject}); err != nil && !errors.Is(err, errMissing) {
-			return err
-		}
 	}
 	head := nats.Header{headerLetterSum: {sum(data)}}
 	if limit := int(d.srv.writes.MaxPayload()) - headerRoom; len(data) > limit {

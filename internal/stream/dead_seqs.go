@@ -5,31 +5,86 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// loadAhead is how many letters' headers are fetched ahead while reading seqs.
+const loadAhead = 10_000
+
 // set returns the seqs of a consumer's letters, read from the stream the first time.
 func (d *Dead) set(ctx context.Context, base string) (*seqSet, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if set := d.seqs[base]; set != nil {
+	set := d.seqs[base]
+	if set == nil {
+		set = &seqSet{}
+		d.seqs[base] = set
+	}
+	d.mu.Unlock()
+	// Held while reading: what is added meanwhile waits, and is then not lost.
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	if set.loaded {
 		return set, nil
 	}
-	info, err := d.info(ctx, jetstream.WithSubjectFilter(base+"*"))
+	seqs, err := d.load(ctx, base)
+	if err != nil {
+		return nil, fmt.Errorf("read seqs: %w", unavailable(err))
+	}
+	slices.Sort(seqs)
+	set.seqs, set.loaded = slices.Compact(seqs), true
+	return set, nil
+}
+
+// load reads the subjects of a consumer's letters by a consumer of JetStream that
+// delivers headers only: a list of subjects costs the server the square of their
+// number, this takes a few seconds for a million.
+func (d *Dead) load(ctx context.Context, base string) ([]uint64, error) {
+	consumer, err := d.srv.js.CreateConsumer(ctx, deadStream, jetstream.ConsumerConfig{
+		FilterSubject:     base + "*",
+		HeadersOnly:       true,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: time.Minute, // should the deletion below not arrive
+	})
 	if err != nil {
 		return nil, err
 	}
-	set := &seqSet{seqs: make([]uint64, 0, len(info.State.Subjects))}
-	for subject := range info.State.Subjects {
-		if seq, ok := seqOfSubject(base, subject); ok {
-			set.seqs = append(set.seqs, seq)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+		defer cancel()
+		if err := d.srv.js.DeleteConsumer(ctx, deadStream, consumer.CachedInfo().Name); err != nil {
+			d.srv.log.DebugContext(ctx, "delete the reader of dead letters", "error", err)
 		}
+	}()
+	pending := consumer.CachedInfo().NumPending
+	if pending == 0 {
+		return nil, nil
 	}
-	slices.Sort(set.seqs)
-	d.seqs[base] = set
-	return set, nil
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(loadAhead))
+	if err != nil {
+		return nil, err
+	}
+	defer messages.Stop()
+	seqs := make([]uint64, 0, pending)
+	for pending > 0 {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return nil, err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, err
+		}
+		if seq, ok := seqOfSubject(base, m.Subject()); ok {
+			seqs = append(seqs, seq)
+		}
+		pending = meta.NumPending
+	}
+	return seqs, nil
 }
 
 // fresh is set after making sure that no other process has written meanwhile. With
@@ -50,37 +105,34 @@ func (d *Dead) fresh(ctx context.Context, base string) (*seqSet, error) {
 	return d.set(ctx, base)
 }
 
-func (d *Dead) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+func (d *Dead) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	stream, err := d.srv.js.Stream(ctx, deadStream)
 	if err != nil {
 		return nil, fmt.Errorf("look at dead letters: %w", unavailable(err))
 	}
-	info, err := stream.Info(ctx, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("look at dead letters: %w", unavailable(err))
-	}
-	return info, nil
+	return stream.CachedInfo(), nil
 }
 
-// added and removed change the set that is known now. set reads the stream with mu
-// held: what was written before is in what it reads, what came later comes here
-// after it.
+// added and removed change the set that is known now. What was written before set
+// reads the stream is in what it reads; what came later waits here for it.
 func (d *Dead) added(base string, seq uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if set := d.seqs[base]; set != nil {
+	if set := d.known(base); set != nil {
 		set.add(seq)
 	}
 }
 
 func (d *Dead) removed(base string, seq uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if set := d.seqs[base]; set != nil {
+	if set := d.known(base); set != nil {
 		set.remove(seq)
 	}
+}
+
+func (d *Dead) known(base string) *seqSet {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seqs[base]
 }
 
 // publish writes a message by which the stream has so many more.
@@ -118,8 +170,9 @@ func (d *Dead) purge(ctx context.Context, subject string, messages int) error {
 // seqSet is a sorted set of seqs. Adding at the end and removing at the beginning,
 // the common cases, cost nothing; elsewhere it moves 8 bytes for each seq behind.
 type seqSet struct {
-	mu   sync.Mutex
-	seqs []uint64
+	mu     sync.Mutex
+	loaded bool
+	seqs   []uint64
 }
 
 func (s *seqSet) add(seq uint64) {
@@ -141,13 +194,6 @@ func (s *seqSet) remove(seq uint64) {
 	default:
 		s.seqs = slices.Delete(s.seqs, at, at+1)
 	}
-}
-
-func (s *seqSet) has(seq uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, found := slices.BinarySearch(s.seqs, seq)
-	return found
 }
 
 func (s *seqSet) len() uint64 {

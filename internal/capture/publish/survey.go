@@ -12,6 +12,7 @@ import (
 
 // Querier is a connection, a pool or a transaction.
 type Querier interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
@@ -162,11 +163,20 @@ LEFT JOIN members m ON m.prrelid = t.oid
 ORDER BY t.oid`
 
 func readRelations(ctx context.Context, db Querier, publications [2]string) ([]*relation, error) {
-	rows, err := db.Query(ctx, readRelationsSQL, publications[0], publications[1])
-	if err != nil {
-		return nil, fmt.Errorf("read the tables in the catalog: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, scanRelation)
+	var all []*relation
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		// Compiling the query takes longer than running it, and with many tables the
+		// default memory spills to disk.
+		if err := execAll(ctx, tx, []string{"SET LOCAL jit = off", "SET LOCAL work_mem = '16MB'"}); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, readRelationsSQL, publications[everything], publications[inserts])
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, scanRelation)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the tables in the catalog: %w", err)
 	}

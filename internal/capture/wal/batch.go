@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"math"
 	"sync"
 	"time"
 
@@ -185,6 +184,6 @@ func (b *batch) pack() {
 		// A huge row made the writer grow: that memory goes to the log as it is.
 		return
 	}
-	exact := make([]byte, 0, min(size+b.tail+64, math.MaxUint32))
+	exact := make([]byte, 0, size+b.tail+64)
 	b.w.Abandon(append(exact, b.w.Open()...))
 }

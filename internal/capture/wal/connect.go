@@ -25,7 +25,6 @@ type wire struct {
 	reader        *boundedReader
 	systemID      uint64
 	timeline      uint32
-	at            lockstep.LSN // the end of the server's WAL when asked
 	pid           uint32
 	senderTimeout time.Duration // 0: the server waits for ever
 }
@@ -103,7 +102,7 @@ func (w *wire) identify(ctx context.Context) error {
 	if err != nil {
 		return explain("ask the server for its identity", err)
 	}
-	if len(row) < 3 {
+	if len(row) < 2 {
 		return fmt.Errorf("the server's answer to IDENTIFY_SYSTEM has %d columns", len(row))
 	}
 	timeline, err := strconv.ParseUint(row[1], 10, 32)
@@ -113,9 +112,6 @@ func (w *wire) identify(ctx context.Context) error {
 	w.timeline = uint32(timeline)
 	if w.systemID, err = strconv.ParseUint(row[0], 10, 64); err != nil {
 		return fmt.Errorf("the server's system identifier is %q: %w", row[0], err)
-	}
-	if w.at, err = lockstep.ParseLSN(row[2]); err != nil {
-		return err
 	}
 	row, err = w.row(ctx, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
 	if err != nil {

@@ -31,6 +31,7 @@ type decoder struct {
 
 	relations map[uint32]*relation
 	tx        transaction
+	size      int // of the message being decoded
 	scratch   scratch
 }
 
@@ -57,6 +58,7 @@ func (d *decoder) decode(ctx context.Context, msg []byte) error {
 		return fmt.Errorf("empty message: %w", errDamaged)
 	}
 	kind, body := msg[0], msg[1:]
+	d.size = len(msg)
 	switch kind {
 	case 'I', 'U', 'D', 'T':
 		return d.change(ctx, kind, body)
@@ -117,7 +119,7 @@ func (d *decoder) commit(ctx context.Context, body []byte) error {
 	return d.out.commit(ctx, lockstep.LSN(be.Uint64(body[9:])))
 }
 
-// origins are the replication origins under which Lockstep itself writes.
+// originOf knows the replication origins under which Lockstep itself writes.
 func originOf(name string) lockstep.Origin {
 	switch {
 	case strings.HasPrefix(name, "lockstep_sync"):

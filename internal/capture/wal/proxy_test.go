@@ -3,11 +3,18 @@ package wal
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -21,6 +28,7 @@ type tcpProxy struct {
 	conns  []net.Conn
 	frozen map[net.Conn]bool // passes nothing on, in either direction, and stays open
 	pooler bool              // refuses the replication protocol, as poolers do
+	tls    *tls.Config       // encrypts the client's side; nil: it does not
 }
 
 func newProxy(t testing.TB, url string) *tcpProxy {
@@ -62,8 +70,16 @@ func (p *tcpProxy) serve(client net.Conn, network, address string) {
 	}
 	p.mu.Lock()
 	p.conns = append(p.conns, client, server)
-	pooler := p.pooler
+	pooler, encrypted := p.pooler, p.tls
 	p.mu.Unlock()
+	if encrypted != nil {
+		request := make([]byte, 8) // SSLRequest
+		if _, err := io.ReadFull(client, request); err != nil {
+			return
+		}
+		_, _ = client.Write([]byte{'S'})
+		client = tls.Server(client, encrypted)
+	}
 	if pooler && p.refuse(client, server) {
 		return
 	}
@@ -135,6 +151,24 @@ func (p *tcpProxy) cut() {
 		_ = c.Close()
 	}
 	p.conns = nil
+}
+
+// encrypt makes the proxy offer TLS, with a certificate of its own.
+func (p *tcpProxy) encrypt(t testing.TB) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tls = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}}
+	p.url = strings.Replace(p.url, "sslmode=disable", "sslmode=require", 1)
 }
 
 func (p *tcpProxy) setPooler() {

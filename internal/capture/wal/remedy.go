@@ -21,7 +21,6 @@ const (
 	stateBadPassword     = "28P01"
 	stateNoPrivilege     = "42501"
 	stateUndefined       = "42704"
-	stateDuplicate       = "42710"
 	stateTooMany         = "53300"
 	stateLimit           = "53400"
 	stateNotReady        = "55000"

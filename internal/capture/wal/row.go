@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"lockstep"
 	"lockstep/internal/capture/value"
@@ -124,7 +125,8 @@ func (d *decoder) updateKeyed(r *relation, row, old []column) {
 func (d *decoder) emit(r *relation, c rowChange) {
 	s := &d.scratch
 	s.unchanged, s.jsonNull, s.badUTF8, s.badlyTyped = s.unchanged[:0], s.jsonNull[:0], s.badUTF8[:0], s.badlyTyped[:0]
-	buf := d.out.open()
+	// JSON is about as long as what it is made of: a large row grows the buffer once.
+	buf := slices.Grow(d.out.open(), d.size)
 	start := len(buf)
 	buf = d.appendRecord(buf, r, c.row)
 	record := len(buf)

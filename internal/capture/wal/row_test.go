@@ -8,14 +8,14 @@ import (
 	"lockstep/internal/pgdb/pgtest"
 )
 
-// big is a value that Postgres stores out of line when the column says so.
-var big = strings.Repeat("0123456789", 1000)
+// bigText is a value that Postgres stores out of line when the column says so.
+var bigText = strings.Repeat("0123456789", 1000)
 
 func toasted(identity string) []string {
 	return []string{
 		"CREATE TABLE a (id int PRIMARY KEY, n int, body text)", "ALTER TABLE a ALTER body SET STORAGE EXTERNAL",
 		"ALTER TABLE a REPLICA IDENTITY " + identity,
-		"INSERT INTO a VALUES (1, 0, '" + big + "')",
+		"INSERT INTO a VALUES (1, 0, '" + bigText + "')",
 	}
 }
 
@@ -33,8 +33,8 @@ func TestUnchangedToastIsFilledFromTheOldRowUnderFullIdentity(t *testing.T) {
 	t.Parallel()
 	log := captured(t, toasted("FULL"), []string{"a"}, "UPDATE a SET n = 1", "UPDATE a SET body = 'short'", "DELETE FROM a")
 	equal(t, log.changes(t), []seen{
-		{Action: "update", Table: "public.a", Row: `{"id":1,"n":1,"body":"` + big + `"}`, Changes: `{"n":0}`, PKs: `["1"]`, OldKnown: true},
-		{Action: "update", Table: "public.a", Row: `{"id":1,"n":1,"body":"short"}`, Changes: `{"body":"` + big + `"}`, PKs: `["1"]`, OldKnown: true},
+		{Action: "update", Table: "public.a", Row: `{"id":1,"n":1,"body":"` + bigText + `"}`, Changes: `{"n":0}`, PKs: `["1"]`, OldKnown: true},
+		{Action: "update", Table: "public.a", Row: `{"id":1,"n":1,"body":"short"}`, Changes: `{"body":"` + bigText + `"}`, PKs: `["1"]`, OldKnown: true},
 		{Action: "delete", Table: "public.a", Row: `{"id":1,"n":1,"body":"short"}`, PKs: `["1"]`, OldKnown: true},
 	})
 }
@@ -49,8 +49,8 @@ func TestKeyChangeIsADeleteAndAnInsert(t *testing.T) {
 	})
 	log = captured(t, toasted("FULL"), []string{"a"}, "UPDATE a SET id = 2")
 	equal(t, log.changes(t), []seen{
-		{Action: "delete", Table: "public.a", Row: `{"id":1,"n":0,"body":"` + big + `"}`, PKs: `["1"]`, OldKnown: true},
-		{Action: "insert", Table: "public.a", Row: `{"id":2,"n":0,"body":"` + big + `"}`, PKs: `["2"]`, OldKnown: true},
+		{Action: "delete", Table: "public.a", Row: `{"id":1,"n":0,"body":"` + bigText + `"}`, PKs: `["1"]`, OldKnown: true},
+		{Action: "insert", Table: "public.a", Row: `{"id":2,"n":0,"body":"` + bigText + `"}`, PKs: `["2"]`, OldKnown: true},
 	})
 }
 

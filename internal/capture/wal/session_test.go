@@ -83,6 +83,23 @@ func TestHalfOpenConnectionIsNoticedAndItsWalsenderEnded(t *testing.T) {
 	}
 }
 
+// Also a large amount of data in the first moments: the driver must not have kept
+// any of it.
+func TestReplicationOverTLS(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+	publishTables(t, url, "a")
+	pgtest.Exec(t, url, "SELECT pg_create_logical_replication_slot('"+slotOf(url)+"', 'pgoutput')",
+		"INSERT INTO a SELECT i, repeat('x', 300) FROM generate_series(1, 5000) i")
+	proxy := newProxy(t, url)
+	proxy.encrypt(t)
+	log := newMemoryLog(t)
+	begin(t, proxy.url, log, func(c *Config, _ *tuning) { c.Slot = slotOf(url) })
+	log.caughtUp(t, url)
+	equal(t, len(log.rows(t)), 5000)
+}
+
 func TestCutConnectionIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
