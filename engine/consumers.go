@@ -76,6 +76,7 @@ func (e *Engine) loadControl(ctx context.Context) error {
 			e.Logger.ErrorContext(ctx, "a stored consumer cannot be opened", obs.KeyConsumer, d.Name, obs.KeyError, err)
 		}
 	}
+	e.remembered.warmed()
 	return e.tokens.Load(ctx)
 }
 

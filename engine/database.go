@@ -37,6 +37,15 @@ type database struct {
 	reconciler *publish.Reconciler
 }
 
+const (
+	// What happens in a new table before it is found is known by its outcome only,
+	// so tables are looked for often. A quiet database is not surveyed at all.
+	surveyEvery = 250 * time.Millisecond
+	// A table found with rows holds its writers up while these are sent along:
+	// about half a second at most.
+	joinRows, joinBytes = 100_000, 32 << 20
+)
+
 // openDatabases opens the log of each database and prepares its capture. Nothing
 // connects to the databases yet.
 func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
@@ -86,6 +95,7 @@ func (e *Engine) prepareCapture(d *database) error {
 	secret := e.dir.joinSecret(d.Name)
 	d.reconciler, err = publish.New(publish.Config{
 		Pool: d.pool, Database: d.Name, Publication: d.Publication, Patterns: patterns, Slot: d.Slot, JoinSecret: secret, Logger: e.Logger,
+		Interval: surveyEvery, JoinRows: joinRows, JoinBytes: joinBytes,
 	})
 	if err != nil {
 		return err

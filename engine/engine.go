@@ -59,10 +59,12 @@ type Engine struct {
 	databases []*database
 	broker    *deliver.Broker
 	tokens    *auth.Tokens
-	control   *control
-	shown     shownConsumers
-	node      Node
-	started   time.Time
+	// remembered lets tokens in while the control plane is away.
+	remembered *tokenCache
+	control    *control
+	shown      shownConsumers
+	node       Node
+	started    time.Time
 }
 
 // New returns an engine for the configuration. It opens nothing.

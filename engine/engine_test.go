@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +47,26 @@ func ack(t *testing.T, api *client.Client, consumer string, deliveries ...client
 	if err := api.Ack(t.Context(), consumer, tokens...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// get returns status and body of what is at the address, or 0 when nothing is.
+func get(t *testing.T, address string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	answer, err := c.Do(request)
+	if err != nil {
+		return 0, ""
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return answer.StatusCode, string(body)
 }
 
 func TestStoppedNodeDrainsAndGoesOnWhereItWas(t *testing.T) {
@@ -119,17 +141,40 @@ func TestUnreachableDatabaseIsToldAndHeals(t *testing.T) {
 	}
 	n := newNode(t, url, "  - {name: all, start: beginning}\n")
 	n.launch()
-	pgtest.Eventually(t, 20*time.Second, "the node to tell the cause", func() bool {
-		databases, err := n.api.Databases(t.Context())
-		return err == nil && n.api.Ready(t.Context()) != nil && strings.Contains(databases[0].Reason, "connect to")
+	pgtest.Eventually(t, 20*time.Second, "readiness to tell the cause", func() bool {
+		status, body := get(t, "http://"+n.server+"/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "connect to")
 	})
-	if got, err := n.api.Next(t.Context(), "all", 1, 0); err != nil || len(got.Deliveries) != 0 {
-		t.Errorf("while the database is away next gave %v, %v; want an empty answer", got, err)
-	}
 	if err := own.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Eventually(t, 40*time.Second, "the node to heal", func() bool { return n.api.Ready(t.Context()) == nil })
+}
+
+func TestDeliveryGoesOnWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	own := pgtest.Cluster(t, nil)
+	if err := own.CreateDatabase(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	url := own.URL("app")
+	pgtest.Exec(t, url, `CREATE TABLE orders (id int PRIMARY KEY)`)
+	n := newNode(t, url, "  - {name: orders, tables: [public.orders], start: beginning}\n")
+	n.start()
+	pgtest.Eventually(t, 10*time.Second, "the control plane", func() bool { _, err := n.api.Tokens(t.Context()); return err == nil })
+	pgtest.Exec(t, url, `INSERT INTO orders SELECT generate_series(1, 3)`)
+	ack(t, n.api, "orders", take(t, n.api, "orders", 1)...)
+	if err := own.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	n.kill()
+	n.launch()
+	pgtest.Eventually(t, 20*time.Second, "the API without Postgres", func() bool { _, err := n.api.Databases(t.Context()); return err == nil })
+	got := take(t, n.api, "orders", 2)
+	ack(t, n.api, "orders", got...)
+	if pks := got[0].Metadata.RecordPKs[0] + got[1].Metadata.RecordPKs[0]; pks != "23" {
+		t.Errorf("got rows %s, want 2 and 3", pks)
+	}
 }
 
 // embedded is a configuration with a private Postgres.

@@ -26,8 +26,11 @@ func (e *Engine) openControl(ctx context.Context) (func() error, error) {
 	for _, t := range e.cfg.Tokens {
 		static = append(static, auth.Static{Name: t.Name, Token: t.Token.Reveal(), Scopes: t.Scopes})
 	}
-	e.tokens, err = auth.Open(auth.Config{Store: auth.Postgres{Pool: pool}, Static: static, Logger: e.Logger})
-	return closer, err
+	e.remembered = newTokenCache(auth.Postgres{Pool: pool}, e.dir.path)
+	if e.tokens, err = auth.Open(auth.Config{Store: e.remembered, Static: static, Logger: e.Logger}); err != nil {
+		return closer, err
+	}
+	return closer, e.remembered.recall(ctx, e.tokens)
 }
 
 // home is the database that holds the schema lockstep.

@@ -38,6 +38,7 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"no exit, log or print outside cmd", "internal/stream/a.go", `package stream; func f() { slog.Info("") }`, "the process' logger"},
 		{"no exit, log or print outside cmd", "internal/stream/a.go", `package stream; import "log"`, "belongs to cmd"},
 		{"no exit, log or print outside cmd", "cmd/lockstep/a.go", `package main; func f() { os.Exit(1) }`, ""},
+		{"tests do not sleep", "internal/stream/a_test.go", `package stream; import ("testing/synctest"; "time"); func f() { synctest.Test(nil, nil); time.Sleep(1) }`, ""},
 		{"tests do not sleep", "internal/stream/a_test.go", `package stream; func f() { go func() { time.Sleep(1) }() }`, "time.Sleep"},
 		{"exported names are documented", "internal/stream/a.go", `package stream; func F() {}`, "F is exported"},
 		{"exported names are documented", "internal/stream/a.go", `package stream; type T struct{}`, "T is exported"},

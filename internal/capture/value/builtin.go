@@ -47,7 +47,9 @@ func builtins(o Options) map[uint32]*shape {
 const boxOID = 603
 
 // texts returns the built-in types that are written as Postgres' text.
-func texts() []builtin {
+func texts() []builtin { return append(plainTexts(), rangeTexts()...) }
+
+func plainTexts() []builtin {
 	return []builtin{
 		{18, 1002, kindText},   // char
 		{19, 1003, kindText},   // name
@@ -100,6 +102,11 @@ func texts() []builtin {
 		{3642, 3644, kindText}, // gtsvector
 		{3734, 3735, kindText}, // regconfig
 		{3769, 3770, kindText}, // regdictionary
+	}
+}
+
+func rangeTexts() []builtin {
+	return []builtin{
 		{3904, 3905, kindText}, // int4range
 		{3906, 3907, kindText}, // numrange
 		{3908, 3909, kindText}, // tsrange
