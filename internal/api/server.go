@@ -92,13 +92,11 @@ func or(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// waitsLong lifts the deadlines of a connection for a call that waits on purpose.
+// waitsLong lifts the write deadline of a connection for a call that waits on
+// purpose. The read deadline is lifted by net/http once the body has been read.
 func waitsLong(w http.ResponseWriter) {
-	c := http.NewResponseController(w)
-	// A read deadline would end the request's context while nothing is to be read.
 	// Writers without deadlines (in tests) have nothing to lift.
-	_ = c.SetReadDeadline(time.Time{})
-	_ = c.SetWriteDeadline(time.Time{})
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 }
 
 // writesUntil bounds how long the peer may take to accept what is written next.

@@ -118,6 +118,29 @@ func TestALongPollOutlivesTheTimeoutsOfOrdinaryCalls(t *testing.T) {
 	}
 }
 
+// deadlines is a connection that remembers its write deadlines.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.set = append(d.set, t)
+	return nil
+}
+
+func TestAWorkerThatTakesNothingIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for _, target := range []string{"/v1/consumers/orders/next", "/v1/consumers/orders/next?wait_for=1"} {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		n.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1"+target, nil))
+		if len(w.set) == 0 || time.Until(w.set[len(w.set)-1]) <= 0 {
+			t.Errorf("%s: write deadlines %v; want the last one ahead", target, w.set)
+		}
+	}
+}
+
 func TestASlowSenderIsCutOff(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -197,6 +220,15 @@ func TestReadinessTellsTheTruth(t *testing.T) {
 	got := n.do("GET", "/readyz", "")
 	if got.status != 503 || !strings.Contains(got.body, "capture app") || !strings.Contains(got.body, "refused") || strings.Contains(got.body, "hunter2") {
 		t.Errorf("%d %s", got.status, got.body)
+	}
+	n.parts[0] = api.Part{Name: "capture app", Ready: true}
+	unread, err := auth.Open(auth.Config{Store: &memTokens{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n2 := newNodeWith(t, func(c *api.Config) { c.Tokens = unread })
+	if got := n2.do("GET", "/readyz", ""); got.status != 503 || !strings.Contains(got.body, "tokens") {
+		t.Errorf("nobody can come in yet: %d %s", got.status, got.body)
 	}
 	if got := n.do("GET", "/healthz", ""); got.status != 200 {
 		t.Errorf("healthz: %d", got.status)

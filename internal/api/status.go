@@ -189,6 +189,9 @@ func getHealth(context.Context, *noInput) (*healthOutput, error) {
 
 func (a *API) readiness(ctx context.Context) (bool, []Part) {
 	parts := append([]Part{}, a.health(ctx)...)
+	if err := a.tokens.Ready(); err != nil {
+		parts = append(parts, Part{Name: "api tokens", Reason: err.Error()})
+	}
 	if a.drain.begun() {
 		parts = append(parts, Part{Name: "http", Reason: "the node is stopping"})
 	}

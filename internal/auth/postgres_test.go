@@ -146,6 +146,9 @@ func TestANodeThatCouldNotReadItsTokensIsNotOpen(t *testing.T) {
 	if err := tokens.Load(t.Context()); err == nil {
 		t.Fatal("Load succeeded without a database")
 	}
+	if err := tokens.Ready(); !errors.Is(err, lockstep.ErrUnavailable) {
+		t.Errorf("Ready = %v; want ErrUnavailable", err)
+	}
 	if _, err := tokens.Authenticate(""); !errors.Is(err, lockstep.ErrUnavailable) || tokens.Open() {
 		t.Errorf("Authenticate = %v, Open = %v; want ErrUnavailable, false", err, tokens.Open())
 	}

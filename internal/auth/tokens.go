@@ -173,6 +173,22 @@ func (t *Tokens) Open() bool {
 	return t.loaded && len(t.byID) == 0
 }
 
+// Ready returns an error that wraps [lockstep.ErrUnavailable] as long as nobody can
+// come in: there are no tokens of the configuration, and stored ones have never been
+// read.
+func (t *Tokens) Ready() error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if len(t.static) > 0 || t.store == nil || t.loaded {
+		return nil
+	}
+	return errNotRead()
+}
+
+func errNotRead() error {
+	return fmt.Errorf("API tokens have not been read from the database yet: %w", lockstep.ErrUnavailable)
+}
+
 // Authenticate returns who the bearer of that token is. No token at all is let in
 // only when the node is open. Errors are [ErrUnauthenticated], or wrap
 // [lockstep.ErrUnavailable] while stored tokens have never been read.
@@ -224,7 +240,7 @@ func (t *Tokens) refusal() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.store != nil && !t.loaded {
-		return fmt.Errorf("API tokens have not been read from the database yet: %w", lockstep.ErrUnavailable)
+		return errNotRead()
 	}
 	return ErrUnauthenticated
 }

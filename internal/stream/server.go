@@ -246,20 +246,19 @@ func (s *Server) Log(ctx context.Context, database string) (*Log, error) {
 }
 
 // heal restarts an embedded server that has stopped writing after an error of the
-// disk. JetStream refuses every write to a stream after the first that failed,
-// without an answer, until it is started anew.
+// disk, and waits until the connection stands: a restart, by this call or the one
+// before, has broken it. JetStream refuses every write to a stream after the first
+// that failed, without an answer, until it is started anew.
 func (s *Server) heal(ctx context.Context) error {
-	if s.embed == nil {
-		return nil
+	if s.embed != nil {
+		restarted, err := s.embed.heal()
+		if err != nil {
+			return fmt.Errorf("restart the stream in %s after a write error: %w", s.embed.dir, unavailable(err))
+		}
+		if restarted != nil {
+			s.log.WarnContext(ctx, "stream restarted after a write error", "error", restarted)
+		}
 	}
-	restarted, err := s.embed.heal()
-	if err != nil {
-		return fmt.Errorf("restart the stream in %s after a write error: %w", s.embed.dir, unavailable(err))
-	}
-	if restarted == nil {
-		return nil
-	}
-	s.log.WarnContext(ctx, "stream restarted after a write error", "error", restarted)
 	return s.awaitConnection(ctx)
 }
 
@@ -267,7 +266,7 @@ func (s *Server) awaitConnection(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	for _, nc := range []*nats.Conn{s.writes, s.reads} {
-		// Connected is asked first: a change that came before the channel is not sent.
+		// Listened to before asking: a change that comes in between is not missed.
 		changes := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 		for !nc.IsConnected() {
 			select {
