@@ -100,7 +100,11 @@ func (a *API) changes(w http.ResponseWriter, r *http.Request) {
 // cannot be read. The answer has begun: a client learns of the end by the end, and
 // comes back with the last id that it has seen.
 func (s *sse) run(ctx context.Context, from uint64) error {
-	s.buf = append(s.buf, "retry: 2000\n\n"...)
+	// With the place before the first event: a client that loses its connection before
+	// a change came resumes from here, and not from wherever the log is then.
+	s.buf = append(s.buf, "retry: 2000\nid: "...)
+	s.buf = strconv.AppendUint(s.buf, max(from, 1)-1, 10)
+	s.buf = append(s.buf, "\n\n"...)
 	if last := s.db.Log.Last().Seq; from > last+1 {
 		// The id is not of this log: it was made anew, or is of another database.
 		s.appendGap("unknown_position", from, s.db.Log.First())

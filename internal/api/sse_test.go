@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type event struct{ id, name, data string }
 
 // client reads a stream of events as browsers do.
 type client struct {
+	began string // the id that stands before the first event
 	t     testing.TB
 	lines *bufio.Scanner
 	stop  context.CancelFunc
@@ -51,8 +53,10 @@ func (n *node) follow(t testing.TB, query string, headers ...string) *client {
 		t.Fatalf("status %d", w.StatusCode)
 	}
 	c := &client{t: t, lines: newLines(w.Body), stop: cancel, got: w.Header}
-	if first := c.block(); len(first) != 1 || first[0] != "retry: 2000" {
-		t.Fatalf("the stream begins with %q, want retry: 2000", first)
+	if first := c.block(); len(first) != 2 || first[0] != "retry: 2000" || !strings.HasPrefix(first[1], "id: ") {
+		t.Fatalf("the stream begins with %q, want retry: 2000 and the place before the first event", first)
+	} else {
+		c.began = strings.TrimPrefix(first[1], "id: ")
 	}
 	return c
 }
@@ -162,6 +166,9 @@ func TestAStreamOfEventsBeginsWhereItIsAsked(t *testing.T) {
 				headers = append(headers, c.header)
 			}
 			stream := n.follow(t, c.query, headers...)
+			if before, _ := strconv.Atoi(stream.began); strconv.Itoa(before+1) != c.first {
+				t.Errorf("a client that is cut off at once resumes after %s, want the place before %s", stream.began, c.first)
+			}
 			n.log.add(`{"id":5}`)
 			if got := stream.event().id; got != c.first {
 				t.Errorf("begins with %s, want %s", got, c.first)
