@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // The layout of a batch, little endian. docs/wire-batch.md tells it in full.
@@ -84,8 +85,8 @@ func (w *BatchWriter) Begin(tx Tx) { w.txs = append(w.txs, tx) }
 // Table returns the number by which records of this batch name t. Tables are told
 // apart by pointer: pass the same pointer as long as the table has not changed.
 func (w *BatchWriter) Table(t *Table) uint16 {
-	for i := len(w.tables) - 1; i >= 0; i-- {
-		if w.tables[i] == t {
+	for i, v := range slices.Backward(w.tables) {
+		if v == t {
 			return uint16(i)
 		}
 	}

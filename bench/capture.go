@@ -55,7 +55,7 @@ func Capture(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func Capture(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer pg.Stop(context.WithoutCancel(ctx))
+	defer func() { _ = pg.Stop(context.WithoutCancel(ctx)) }()
 	fmt.Fprintf(o.Out, "capture: backlog of one slot into the fsynced stream, as a ratio to pg_recvlogical (pgoutput, /dev/null, unix socket)\n")
 	fmt.Fprintf(o.Out, "%d rows, %d rounds interleaved A A' B; rows/s are medians; A/A' is the noise floor\n\n", o.Rows, o.Rounds)
 	fmt.Fprintf(o.Out, "%-46s %12s %12s %8s %8s %14s\n", "workload", "recvlogical", "lockstep", "ratio", "A/A'", "CPU µs/change")
@@ -164,13 +164,13 @@ func drainOurs(ctx context.Context, db *pgxpool.Pool, url, dir string, rows, n i
 	if _, err := db.Exec(ctx, `SELECT pg_copy_logical_replication_slot('base', $1)`, slot); err != nil {
 		return 0, 0, fmt.Errorf("copy the slot: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	quiet := slog.New(slog.DiscardHandler)
 	server, err := stream.Open(ctx, stream.Config{Dir: dir, Logger: quiet})
 	if err != nil {
 		return 0, 0, err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }() //nolint:contextcheck // closing must not depend on the context that ended
 	log, err := server.Log(ctx, "bench")
 	if err != nil {
 		return 0, 0, err
@@ -189,7 +189,9 @@ func drainOurs(ctx context.Context, db *pgxpool.Pool, url, dir string, rows, n i
 	}
 	took, cpu = time.Since(start), cpuTime()-before
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		return 0, 0, err
+	}
 	_, err = db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, slot)
 	return took, cpu, err
 }

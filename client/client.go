@@ -205,8 +205,7 @@ func (c *Client) transportError(ctx context.Context, k call, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
 	return fmt.Errorf("%s /%s: no answer from %s: %w: %w", k.method, strings.Join(k.path, "/"), c.base, err, lockstep.ErrUnavailable)
@@ -239,8 +238,7 @@ func unavailable(err error) bool { return errors.Is(err, lockstep.ErrUnavailable
 
 // retryAfter returns how long the server asked to be left alone.
 func retryAfter(err error) time.Duration {
-	var p *Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return p.RetryAfter
 	}
 	return 0

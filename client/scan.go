@@ -103,12 +103,12 @@ func (s *scanner) array(element func() error) error {
 func (s *scanner) raw() (json.RawMessage, error) {
 	c := s.peek()
 	start := s.at
-	switch {
-	case c == '"':
+	switch c {
+	case '"':
 		if _, err := s.quoted(); err != nil {
 			return nil, err
 		}
-	case c == '{' || c == '[':
+	case '{', '[':
 		if err := s.nested(); err != nil {
 			return nil, err
 		}

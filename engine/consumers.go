@@ -134,8 +134,7 @@ func (r reader) Next(ctx context.Context) (*lockstep.Batch, error) {
 
 // damage tells delivery of damaged changes in its own words.
 func damage(err error) error {
-	var corrupt *stream.CorruptError
-	if errors.As(err, &corrupt) {
+	if corrupt, ok := errors.AsType[*stream.CorruptError](err); ok {
 		return &deliver.DamageError{First: corrupt.First, Last: corrupt.Last, Err: err}
 	}
 	return err

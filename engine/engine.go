@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,8 +86,8 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	// Opened in order, closed in reverse, whatever was reached.
 	var closers []func() error
 	defer func() {
-		for i := len(closers) - 1; i >= 0; i-- {
-			err = errors.Join(err, closers[i]())
+		for _, closer := range slices.Backward(closers) {
+			err = errors.Join(err, closer())
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -179,9 +180,7 @@ func TestKilledNodeLosesNothingAndRepeatsNoAck(t *testing.T) {
 			mine := write(writing, t, url, w*1000, 200)
 			mu.Lock()
 			defer mu.Unlock()
-			for k, v := range mine {
-				committed[k] = v
-			}
+			maps.Copy(committed, mine)
 			return nil
 		})
 		workers.Go(func() error { a.work(working, n.api, "audit"); return nil })

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -132,7 +133,7 @@ func candidates(root *kong.Node, words []string) []candidate {
 			}
 		default:
 			if child := childOf(node, w); child != nil {
-				node, flags, positional = child, append(flags[:len(flags):len(flags)], child.Flags...), 0
+				node, flags, positional = child, append(slices.Clip(flags), child.Flags...), 0
 			} else {
 				positional++
 			}

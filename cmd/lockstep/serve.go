@@ -16,8 +16,7 @@ type serveCmd struct {
 // Run runs a node until it is told to stop.
 func (v *serveCmd) Run(ctx context.Context, s streams) error {
 	cfg, err := config.Load(v.Config, configOptions(s))
-	var problems config.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
 		_, _ = fmt.Fprintln(s.err, problems.Error())
 		return usageError{errQuiet}
 	}

@@ -124,7 +124,7 @@ func tokensFrom(s streams, args []string) ([]string, error) {
 		return nil, fmt.Errorf("read tokens: %w", err)
 	}
 	var out []string
-	for _, word := range bytes.Fields(data) {
+	for word := range bytes.FieldsSeq(data) {
 		out = append(out, string(word))
 	}
 	if len(out) == 0 {

@@ -15,8 +15,7 @@ type validateCmd struct {
 // line each; with -o json or yaml to standard output.
 func (v *validateCmd) Run(s streams, p printer) error {
 	c, err := config.Load(v.Config, configOptions(s))
-	var problems config.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
 		if p.format != "table" {
 			if err := p.result(validation{Problems: problems}, table{}); err != nil {
 				return err

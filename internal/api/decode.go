@@ -94,8 +94,7 @@ func body(r *http.Request) ([]byte, error) {
 	}
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, err
 		}
 		return nil, problem(http.StatusBadRequest, "the body could not be read to its end")
@@ -278,8 +277,7 @@ func (in settleRequest) check(v verb) error {
 // readJSON is how huma reads bodies: with the place of what is malformed.
 func readJSON(data []byte, v any) error {
 	err := json.Unmarshal(data, v)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return errors.New(jsonProblem(data, syntax.Offset, err).Detail)
 	}
 	return err

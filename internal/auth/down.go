@@ -16,8 +16,7 @@ func Down(err error) error {
 	if err == nil || !lockstep.Retryable(err) || errors.Is(err, lockstep.ErrUnavailable) {
 		return err
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		// Classes of SQLSTATE: 08 connection, 53 resources, 57 operator intervention;
 		// 25006 is a standby (postgresql.org/docs/current/errcodes-appendix.html).
 		class := pg.Code[:min(2, len(pg.Code))]

@@ -109,8 +109,7 @@ func (r *reader) parse(data []byte) *yaml.Node {
 
 func syntaxProblem(err error) Problem {
 	p := Problem{Message: err.Error(), Remedy: "mend the YAML, then run again: nothing behind this place was checked"}
-	var load *yaml.LoadError
-	if errors.As(err, &load) {
+	if load, ok := errors.AsType[*yaml.LoadError](err); ok {
 		p.Line, p.Column, p.Message = load.Mark.Line, load.Mark.Column, load.Message
 		if load.ContextMsg != "" {
 			p.Message = load.ContextMsg + ": " + p.Message

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,11 +152,9 @@ func (r *reader) reference(v value, dst *string, known []string) {
 	if text == "" {
 		return
 	}
-	for _, k := range known {
-		if k == text {
-			*dst = text
-			return
-		}
+	if slices.Contains(known, text) {
+		*dst = text
+		return
 	}
 	r.wrong(v, fmt.Sprintf("there is no database %q", text), suggest(text, known))
 }

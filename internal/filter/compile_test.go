@@ -152,8 +152,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		p, err := Compile(Transform, source)
 		if err != nil {
-			var e *Error
-			if !errors.As(err, &e) {
+			if _, ok := errors.AsType[*Error](err); !ok {
 				t.Errorf("%q: %T", source, err)
 			}
 			return

@@ -208,8 +208,7 @@ func (p *Program) eval(in *Input) (any, error) {
 
 func runError(kind Kind, err error) error {
 	e := &Error{Kind: kind, Message: err.Error()}
-	var at *file.Error
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*file.Error](err); ok {
 		e.Line, e.Column, e.Message = at.Line, at.Column+1, at.Message
 	}
 	return e

@@ -102,8 +102,7 @@ func (l *Log) followOnce(ctx context.Context) error {
 			return err
 		}
 		e, err := parts.add(l.database, newStored(meta.Sequence.Stream, m.Headers(), m.Data()))
-		var corrupt *CorruptError
-		if errors.As(err, &corrupt) {
+		if _, ok := errors.AsType[*CorruptError](err); ok {
 			// Readers meet it when they come there; the end moves with the next batch.
 			l.srv.log.ErrorContext(ctx, "a damaged batch arrived", "database", l.database, "error", err)
 			continue

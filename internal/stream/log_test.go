@@ -287,7 +287,7 @@ func TestLostConnectionFailsWhatIsInFlightAndRecoverFindsWhatIsThere(t *testing.
 	t.Parallel()
 	url, restart := natsServer(t)
 	l := openLog(t, openServer(t, Config{URL: url, AckTimeout: 2 * time.Second}))
-	next, confirmed := uint64(1), uint64(0)
+	var next, confirmed uint64
 	for round := range 3 {
 		mark, err := l.Recover(t.Context())
 		for errors.Is(err, lockstep.ErrUnavailable) {

@@ -153,9 +153,8 @@ func (l *Log) readEnd(ctx context.Context) (found, error) {
 			seq--
 			continue
 		}
-		var corrupt *CorruptError
 		last, err = l.loadBatch(ctx, m)
-		if errors.As(err, &corrupt) {
+		if corrupt, ok := errors.AsType[*CorruptError](err); ok {
 			highest = max(highest, corrupt.Last)
 			l.srv.log.ErrorContext(ctx, "the stream's last batch is damaged", "database", l.database, "error", err)
 		} else if err != nil {

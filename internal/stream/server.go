@@ -91,11 +91,11 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		s.embed = embed
 	}
 	if err := s.connect(); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
 	}
 	if _, err := s.js.AccountInfo(ctx); err != nil {
 		err = fmt.Errorf("open stream at %s: JetStream does not answer; is it enabled there?: %w", s.where(), unavailable(err))
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
 	}
 	return s, nil
 }

@@ -284,8 +284,7 @@ func reasonOf(err error) string {
 }
 
 func sqlState(err error) string {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return refused.Code
 	}
 	return ""

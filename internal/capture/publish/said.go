@@ -57,9 +57,9 @@ func (s *said) failure(ctx context.Context, log *slog.Logger, err error) {
 	if err != nil {
 		text = err.Error()
 	}
-	switch {
-	case text == s.err:
-	case text == "":
+	switch text {
+	case s.err:
+	case "":
 		log.InfoContext(ctx, "the publications can be kept in order again")
 	default:
 		log.ErrorContext(ctx, "the publications cannot be kept in order", obs.KeyError, text)

@@ -92,7 +92,7 @@ func (e Encoder) Append(dst, text []byte) ([]byte, Note) {
 func (s *shape) append(dst, text []byte) ([]byte, Note) {
 	start := len(dst)
 	var note Note
-	ok := true
+	var ok bool
 	switch s.kind {
 	case kindBool:
 		dst, ok = appendBool(dst, text)
