@@ -145,8 +145,27 @@ func (d *database) health() api.Part {
 		}
 	case time.Since(s.LastHeard) > stalled:
 		part.Ready, part.Reason = false, fmt.Sprintf("connected, but nothing was heard from Postgres since %s", s.LastHeard.UTC().Format(time.RFC3339))
+	default:
+		part.Reason = nothingCaptured(d.reconciler.States())
+		part.Ready = part.Reason == ""
 	}
 	return part
+}
+
+// nothingCaptured tells why not one of the tables is captured. A slot that moves
+// over a publication without tables looks healthy and is not. A database that has
+// no tables yet is.
+func nothingCaptured(tables []publish.TableState) string {
+	why := ""
+	for _, t := range tables {
+		if t.Published != publish.None {
+			return ""
+		}
+		if t.Class != publish.None && why == "" {
+			why = fmt.Sprintf("no table is captured; %s: %s: %s", t, t.Reason, t.Remedy)
+		}
+	}
+	return why
 }
 
 // status is how the database's capture stands, for the API.

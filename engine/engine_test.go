@@ -151,6 +151,24 @@ func TestUnreachableDatabaseIsToldAndHeals(t *testing.T) {
 	pgtest.Eventually(t, 40*time.Second, "the node to heal", func() bool { return n.api.Ready(t.Context()) == nil })
 }
 
+func TestNodeThatCapturesNoTableIsNotReady(t *testing.T) {
+	t.Parallel()
+	own := pgtest.Cluster(t, nil)
+	if err := own.CreateDatabase(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, own.URL("app"), `CREATE TABLE foreign_to_us (id int PRIMARY KEY)`, `CREATE ROLE little LOGIN REPLICATION PASSWORD 'x'`, `GRANT CREATE ON DATABASE app TO little`)
+	url := strings.Replace(own.URL("app"), "://postgres@", "://little@", 1)
+	n := newNode(t, url, "  []\n")
+	n.launch()
+	pgtest.Eventually(t, 20*time.Second, "readiness to name the table and the remedy", func() bool {
+		status, body := get(t, "http://"+n.server+"/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "public.foreign_to_us") && strings.Contains(body, "GRANT")
+	})
+	pgtest.Exec(t, own.URL("app"), `ALTER TABLE foreign_to_us OWNER TO little`)
+	pgtest.Eventually(t, 20*time.Second, "the node to be ready by itself", func() bool { return n.api.Ready(t.Context()) == nil })
+}
+
 func TestDeliveryGoesOnWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	own := pgtest.Cluster(t, nil)
