@@ -95,7 +95,7 @@ func (e *Engine) prepareCapture(d *database) error {
 	secret := e.dir.joinSecret(d.Name)
 	d.reconciler, err = publish.New(publish.Config{
 		Pool: d.pool, Database: d.Name, Publication: d.Publication, Patterns: patterns, Slot: d.Slot, JoinSecret: secret, Logger: e.Logger,
-		Interval: surveyEvery, JoinRows: joinRows, JoinBytes: joinBytes,
+		Trigger: publish.DDLTrigger, Interval: surveyEvery, JoinRows: joinRows, JoinBytes: joinBytes,
 	})
 	if err != nil {
 		return err

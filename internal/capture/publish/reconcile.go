@@ -28,6 +28,9 @@ type Config struct {
 	// tells ours. Empty: tables join without their rows.
 	JoinSecret string
 
+	// Trigger says whether an event trigger takes in new tables; default: no.
+	Trigger Trigger
+
 	Interval        time.Duration // between rounds of Run; default 1 s
 	LockTimeout     time.Duration // for altering a publication, which no write waits for; default 2 s
 	JoinLockTimeout time.Duration // how long writes to a joining table may have to wait for its lock to be had; default 250 ms
@@ -72,6 +75,8 @@ type Reconciler struct {
 	joins  map[uint32]*joinTry  // by oid: tables whose lock was not had yet
 	rows   map[uint32]joinedRow // by oid: what became of the rows of joined tables
 	said   said                 // what the log says already
+	// triggered: the event trigger was dealt with
+	triggered bool
 
 	mu           sync.Mutex // guards what follows
 	tables       []TableState

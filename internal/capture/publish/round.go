@@ -53,6 +53,7 @@ func (rd *round) run(ctx context.Context) error {
 		return err
 	}
 	rd.correct(ctx)
+	rd.keepTrigger(ctx)
 	rd.srv.generated = rd.pubs[everything].generated
 	began := time.Now()
 	all, err := readRelations(ctx, rd.conn, [2]string{rd.pubs[everything].name, rd.pubs[inserts].name})
