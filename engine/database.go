@@ -102,7 +102,7 @@ func (e *Engine) prepareCapture(d *database) error {
 	}
 	d.capture, err = wal.New(wal.Config{
 		Database: d.Name, URL: d.url, Slot: d.Slot, Publication: d.Publication, Tables: d.Tables, Log: d.log,
-		Instance: secret[:16], JoinSecret: secret, Int8AsString: d.Int8AsString, Logger: e.Logger,
+		Instance: e.dir.instance(), JoinSecret: secret, Int8AsString: d.Int8AsString, Logger: e.Logger,
 		Publish: func(ctx context.Context) error {
 			_, _, err := d.reconciler.Ensure(ctx)
 			return err

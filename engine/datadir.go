@@ -100,4 +100,8 @@ func (d *dataDir) joinSecret(database string) string {
 	return hex.EncodeToString(d.derive("join " + database)[:16])
 }
 
+// instance tells this node's connections from those of others. Every role of a
+// server can read it.
+func (d *dataDir) instance() string { return hex.EncodeToString(d.derive("instance")[:8]) }
+
 func (d *dataDir) close() error { return d.lock.Close() }

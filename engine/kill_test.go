@@ -25,16 +25,15 @@ import (
 // committed transaction.
 type audit struct {
 	mu      sync.Mutex
-	version map[string]int    // row → highest version processed
-	acked   map[uint64]string // seq → row, for acks that were answered with success
-	unsure  map[uint64]bool   // acks whose answer was lost
-	seqOf   map[string]uint64
+	version map[string]int      // row → highest version processed
+	acked   map[uint64]string   // seq → row, for acks that were answered with success
+	seqOf   map[string][]uint64 // row → seq of each of its versions
 	faults  []string
 	repeats int
 }
 
 func newAudit() *audit {
-	return &audit{version: map[string]int{}, acked: map[uint64]string{}, unsure: map[uint64]bool{}, seqOf: map[string]uint64{}}
+	return &audit{version: map[string]int{}, acked: map[uint64]string{}, seqOf: map[string][]uint64{}}
 }
 
 // process applies one delivery: each row's versions come one after the other, an
@@ -54,11 +53,11 @@ func (a *audit) process(d client.Delivery) {
 	switch have := a.version[key]; {
 	case row.Version == have+1:
 		a.version[key] = row.Version
-		a.seqOf[key] = d.Metadata.Seq
-	case row.Version == have && a.seqOf[key] == d.Metadata.Seq:
-		a.repeats++ // handed out before a kill, its ack not durable
+		a.seqOf[key] = append(a.seqOf[key], d.Metadata.Seq)
+	case row.Version >= 1 && row.Version <= have && a.seqOf[key][row.Version-1] == d.Metadata.Seq:
+		a.repeats++ // processed before a kill, and the ack never came about
 	default:
-		a.faultLocked("row %s: version %d (change %d) came after version %d (change %d)", key, row.Version, d.Metadata.Seq, have, a.seqOf[key])
+		a.faultLocked("row %s: version %d (change %d) came after version %d", key, row.Version, d.Metadata.Seq, have)
 	}
 }
 

@@ -71,6 +71,10 @@ type Durable struct {
 
 const defaultBatchBytes = 256 << 10
 
+// publishTimeout is far beyond what publications take, and still an end to waiting
+// for a server that is not there any more.
+const publishTimeout = 2 * time.Minute
+
 // idleMark is how often the position of a database without changes is recorded.
 const idleMark = 10 * time.Second
 
@@ -177,6 +181,7 @@ func (c *Capture) Run(ctx context.Context) error {
 			c.silence = min(2*c.silence, 10*time.Minute)
 		}
 		c.interrupted(ctx, err)
+		c.resetPool()
 		select {
 		case <-ctx.Done():
 			return c.stopped(ctx)
@@ -204,10 +209,8 @@ func (c *Capture) connected(ctx context.Context) error {
 	if err := c.openPool(ctx); err != nil {
 		return err
 	}
-	if c.config.Publish != nil {
-		if err := c.config.Publish(ctx); err != nil {
-			return fmt.Errorf("bring the publications in order: %w", err)
-		}
+	if err := c.publish(ctx); err != nil {
+		return err
 	}
 	w, err := dial(ctx, c.config.URL, c.applicationName())
 	if err != nil {
@@ -229,6 +232,18 @@ func (c *Capture) connected(ctx context.Context) error {
 	err = s.run(ctx)
 	c.considerRebuild(ctx, err)
 	return err
+}
+
+func (c *Capture) publish(ctx context.Context) error {
+	if c.config.Publish == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := c.config.Publish(ctx); err != nil {
+		return fmt.Errorf("bring the publications in order: %w", err)
+	}
+	return nil
 }
 
 func (c *Capture) newSession(w *wire, mark lockstep.Mark) *session {
@@ -259,6 +274,8 @@ func (c *Capture) considerRebuild(ctx context.Context, err error) {
 SELECT count(*) = 2
 FROM pg_catalog.pg_publication
 WHERE pubname = ANY($1::text[])`
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	var both bool
 	if c.pool.QueryRow(ctx, present, c.publications()).Scan(&both) == nil {
 		c.rebuild = both
@@ -285,6 +302,13 @@ func (c *Capture) openPool(ctx context.Context) error {
 	}
 	c.pool = pool
 	return nil
+}
+
+// resetPool lets go of connections that may be as dead as the one that failed.
+func (c *Capture) resetPool() {
+	if c.pool != nil {
+		c.pool.Reset()
+	}
 }
 
 func (c *Capture) closePool() {

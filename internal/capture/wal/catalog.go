@@ -31,6 +31,8 @@ func (c *catalog) Wanted(schema, name string) bool { return c.patterns.Match(sch
 
 // Encoder implements relationSource.
 func (c *catalog) Encoder(ctx context.Context, oid uint32) (value.Encoder, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	return c.types.Encoder(ctx, oid)
 }
 
@@ -60,6 +62,8 @@ WHERE c.oid = $1::oid`
 
 // Keys implements relationSource.
 func (c *catalog) Keys(ctx context.Context, oid uint32) (tableKeys, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	var keys tableKeys
 	var primary bool
 	var key tableKey

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -16,7 +17,12 @@ import (
 	"lockstep/internal/pgdb"
 )
 
-const connectTimeout = 15 * time.Second
+const (
+	connectTimeout = 15 * time.Second
+	// queryTimeout bounds each look into the catalog: the connection may be dead
+	// without anybody having said so.
+	queryTimeout = 15 * time.Second
+)
 
 // wire is a connection that speaks the replication protocol.
 type wire struct {
@@ -63,7 +69,7 @@ func (w *wire) config(url, applicationName string) (*pgconn.Config, error) {
 	}
 	// What the text of values depends on must not depend on the role's or the
 	// database's settings: Postgres' own subscriber pins the same.
-	for name, setting := range map[string]string{
+	maps.Copy(config.RuntimeParams, map[string]string{
 		"replication":        "database",
 		"application_name":   applicationName,
 		"client_encoding":    "UTF8",
@@ -73,9 +79,7 @@ func (w *wire) config(url, applicationName string) (*pgconn.Config, error) {
 		"extra_float_digits": "3",
 		"bytea_output":       "hex",
 		"statement_timeout":  "0",
-	} {
-		config.RuntimeParams[name] = setting
-	}
+	})
 	config.DialFunc = dialer().DialContext
 	config.BuildFrontend = func(r io.Reader, out io.Writer) *pgproto3.Frontend {
 		// A refused attempt (another host, no TLS) is followed by another: the

@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,7 +135,7 @@ func (l *memoryLog) mark() lockstep.Mark {
 func (l *memoryLog) all() []*lockstep.Batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.batches[:len(l.batches):len(l.batches)]
+	return slices.Clip(l.batches)
 }
 
 // seen is a change as a test looks at it.

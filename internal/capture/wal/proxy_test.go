@@ -22,7 +22,8 @@ import (
 
 // tcpProxy passes TCP connections on to a Postgres, and can stop doing so.
 type tcpProxy struct {
-	url string
+	url   string
+	ended chan struct{} // closed when the test ends
 
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -41,7 +42,7 @@ func newProxy(t testing.TB, url string) *tcpProxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tcpProxy{frozen: map[net.Conn]bool{}, url: fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", config.User, listener.Addr(), config.Database)}
+	p := &tcpProxy{ended: make(chan struct{}), frozen: map[net.Conn]bool{}, url: fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", config.User, listener.Addr(), config.Database)}
 	network, address := pgconn.NetworkAddress(config.Host, config.Port)
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -55,6 +56,7 @@ func newProxy(t testing.TB, url string) *tcpProxy {
 	})
 	t.Cleanup(func() {
 		_ = listener.Close()
+		close(p.ended)
 		p.cut()
 		all.Wait()
 	})
@@ -114,7 +116,8 @@ func (p *tcpProxy) pipe(from, to net.Conn) {
 	for {
 		n, err := from.Read(b)
 		if p.isFrozen(from) {
-			_, _ = io.Copy(io.Discard, from)
+			// Neither end hears of it when the other closes.
+			<-p.ended
 			return
 		}
 		if n > 0 {

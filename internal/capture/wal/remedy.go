@@ -31,8 +31,7 @@ const (
 )
 
 func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code
 	}
 	return ""
@@ -43,8 +42,7 @@ func sqlState(err error) string {
 func explain(doing string, err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		var connecting *pgconn.ConnectError
-		if errors.As(err, &connecting) {
+		if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 			return fmt.Errorf("%s: %w: check that the server runs there and that this machine may reach it: %w", doing, err, lockstep.ErrUnavailable)
 		}
 		return fmt.Errorf("%s: %w", doing, err)

@@ -152,6 +152,21 @@ func TestRestartAtEveryMarkGivesEachChangeExactlyOnce(t *testing.T) {
 	}
 }
 
+// A transaction that the log has to its end is skipped to its end, even if the rest
+// of it did not match the configuration then and does now.
+func TestCompleteTransactionIsSkippedAsAWhole(t *testing.T) {
+	t.Parallel()
+	stream := record(t, []string{"CREATE TABLE a (id int PRIMARY KEY)"}, []string{"a"},
+		[]string{"INSERT INTO a VALUES (1), (2), (3)", "INSERT INTO a VALUES (4)"})
+	cuts := newMemoryLog(t)
+	replay(t, cuts, lockstep.Mark{}, 1, stream, &source{})
+	mark := cuts.all()[0].Mark
+	mark.Complete = true
+	log := newMemoryLog(t)
+	replay(t, log, mark, 1, stream, &source{})
+	equal(t, log.rows(t), []string{`insert {"id":4}`})
+}
+
 // What one message makes lies in one batch.
 func TestKeyChangeIsNotParted(t *testing.T) {
 	t.Parallel()

@@ -49,8 +49,8 @@ type session struct {
 
 // run streams until ctx ends or something fails, and says what. All of its
 // goroutines have ended when it returns, and the connection is closed.
-func (s *session) run(ctx context.Context) error {
-	ctx, fail := context.WithCancelCause(ctx)
+func (s *session) run(parent context.Context) error {
+	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
 	s.flight.fail = fail
 	s.batch.at = time.Now()
@@ -71,9 +71,12 @@ func (s *session) run(ctx context.Context) error {
 		}
 	})
 	workers.Wait()
-	settling, done := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	s.flight.settle(settling)
-	done()
+	if parent.Err() != nil {
+		// An end in order: the last confirmation tells of all that was handed over.
+		settling, done := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		s.flight.settle(settling)
+		done()
+	}
 	quiet()
 	answerer.Wait()
 	s.leave()

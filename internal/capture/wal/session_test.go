@@ -83,6 +83,16 @@ func TestHalfOpenConnectionIsNoticedAndItsWalsenderEnded(t *testing.T) {
 	}
 }
 
+func TestQuietConnectionIsNotTakenForDead(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	publishTables(t, url)
+	r := begin(t, url, newMemoryLog(t), func(_ *Config, tune *tuning) { tune.silence = time.Second })
+	pid, began := walsender(t, r), time.Now()
+	pgtest.Eventually(t, 10*time.Second, "three times the silence has passed", func() bool { return time.Since(began) > 3*time.Second })
+	equal(t, walsender(t, r), pid)
+}
+
 // Also a large amount of data in the first moments: the driver must not have kept
 // any of it.
 func TestReplicationOverTLS(t *testing.T) {
@@ -161,6 +171,8 @@ func TestShutdownOfPostgresIsNotHeldUpByAFullDisk(t *testing.T) {
 	publishTables(t, url, "a")
 	log := newMemoryLog(t)
 	r := begin(t, url, log)
+	pgtest.Exec(t, url, "INSERT INTO a VALUES (0)")
+	r.caughtUp()
 	log.stop()
 	pgtest.Exec(t, url, "INSERT INTO a VALUES (1)")
 	restarted := time.Now()
@@ -174,7 +186,7 @@ func TestShutdownOfPostgresIsNotHeldUpByAFullDisk(t *testing.T) {
 	pgtest.Eventually(t, 20*time.Second, "capture streams again", func() bool { return r.Status().Connected })
 	pgtest.Exec(t, url, "INSERT INTO a VALUES (2)")
 	r.caughtUp()
-	equal(t, log.rows(t), []string{`insert {"id":1}`, `insert {"id":2}`})
+	equal(t, log.rows(t), []string{`insert {"id":0}`, `insert {"id":1}`, `insert {"id":2}`})
 }
 
 // Ending in order confirms everything that is on disk and frees the slot.

@@ -46,6 +46,8 @@ func (c *Capture) findSlot(ctx context.Context) (*slot, error) {
 // freeSlot returns the slot when nobody reads it. A walsender left over by an
 // earlier connection of this very Lockstep is ended; any other is waited for.
 func (c *Capture) freeSlot(ctx context.Context) (*slot, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	s, err := c.findSlot(ctx)
 	if err != nil || s == nil {
 		return s, err
@@ -153,6 +155,8 @@ func (c *Capture) reportBlockers(ctx context.Context, pid uint32) {
 }
 
 func (c *Capture) dropSlot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	if _, err := c.pool.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot($1::text)", c.config.Slot); err != nil {
 		return explain("drop the lost replication slot "+c.config.Slot, err)
 	}

@@ -158,7 +158,7 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 }
 
 func (c *Capture) lookAtSlot(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	var now Slot
 	var here string

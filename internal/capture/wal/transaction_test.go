@@ -71,9 +71,8 @@ func TestInterleavedTransactionsAreNotMixed(t *testing.T) {
 }
 
 // W14 at a size for every test run: memory is that of some batches, not of the
-// transaction.
+// transaction. Not in parallel with other tests: they share the heap.
 func TestLargeTransactionPassesInBoundedMemory(t *testing.T) {
-	t.Parallel()
 	url := pgtest.Database(t)
 	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY, v text)")
 	publishTables(t, url, "a")
