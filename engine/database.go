@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"lockstep"
 	"lockstep/internal/api"
 	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/wal"
@@ -31,6 +32,7 @@ type database struct {
 
 	seen                         sync.Mutex // guards what follows
 	changes, transactions, bytes uint64     // that the metrics know of
+	place                        progress   // as it was when it last moved
 
 	// nil when the database is not captured
 	capture    *wal.Capture
@@ -126,9 +128,32 @@ func (d *database) stages() []stage.Stage {
 	}
 }
 
-// stalled is how long a live connection may bring nothing at all: Postgres says
-// something every ten seconds.
-const stalled = 45 * time.Second
+const (
+	// silent is how long a live connection may bring nothing at all: Postgres says
+	// something every ten seconds.
+	silent = 45 * time.Second
+	// stuck is how long what was received may wait for the stream's disk.
+	stuck = time.Minute
+)
+
+// progress is what moves while capture does its work.
+type progress struct {
+	confirmed lockstep.LSN
+	changes   uint64
+	at        time.Time // when it was first seen
+}
+
+// standing returns for how long nothing of what was received has reached the disk.
+func (d *database) standing(s wal.Status) time.Duration {
+	d.seen.Lock()
+	defer d.seen.Unlock()
+	now := progress{s.Confirmed, s.Changes, d.place.at}
+	if now != d.place || s.Received <= s.Confirmed {
+		now.at = time.Now()
+		d.place = now
+	}
+	return time.Since(d.place.at)
+}
 
 // health is the database's part of readiness.
 func (d *database) health() api.Part {
@@ -137,13 +162,16 @@ func (d *database) health() api.Part {
 		return part
 	}
 	s := d.capture.Status()
+	standing := d.standing(s)
 	switch {
 	case !s.Connected:
 		part.Ready, part.Reason = false, s.State
 		if s.LastError != "" {
 			part.Reason = s.LastError
 		}
-	case time.Since(s.LastHeard) > stalled:
+	case standing > stuck:
+		part.Ready, part.Reason = false, fmt.Sprintf("what Postgres sent has not reached the stream's disk for %s: look at the log, and at the space that is left in data_dir", standing.Round(time.Second))
+	case time.Since(s.LastHeard) > silent:
 		part.Ready, part.Reason = false, fmt.Sprintf("connected, but nothing was heard from Postgres since %s", s.LastHeard.UTC().Format(time.RFC3339))
 	default:
 		part.Reason = nothingCaptured(d.reconciler.States())

@@ -108,4 +108,6 @@ func (e *Engine) observe() {
 		d.observe()
 	}
 	e.observeConsumers()
+	e.metrics.SetMemory("stream_cache", e.stream.CacheBytes())
+	e.metrics.SetMemory("deliver_window", e.broker.WindowBytes())
 }

@@ -68,7 +68,7 @@ func (m *Metrics) Handler(g prometheus.Gatherer) http.Handler {
 }
 
 // SetMemory sets how many bytes a stage's buffers hold. Stages are few and fixed:
-// stream_cache, capture_batches, deliver_window, sse.
+// stream_cache and deliver_window.
 func (m *Metrics) SetMemory(stage string, bytes int64) {
 	m.memory.WithLabelValues(stage).Set(float64(bytes))
 }

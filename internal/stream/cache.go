@@ -88,3 +88,11 @@ func (c *cache) remove(e *list.Element) {
 	delete(c.byKey, it.key)
 	c.size -= int64(it.entry.batch.Size() + cacheOverhead)
 }
+
+// CacheBytes returns how much memory the parsed batches hold that are kept for all
+// logs together.
+func (s *Server) CacheBytes() int64 {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	return s.cache.size
+}
