@@ -14,7 +14,7 @@ import (
 const (
 	MinAckWait   = 10 * time.Millisecond
 	MaxAckWait   = 12 * time.Hour
-	MaxInFlight  = 1_000_000
+	MaxInFlight  = 200_000
 	MaxAttempts  = 1_000_000
 	MaxBackoff   = 30 * 24 * time.Hour
 	MaxBatchSize = 1000

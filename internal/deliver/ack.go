@@ -145,6 +145,20 @@ func (w *window) saved(now int64, slots []int32) {
 			w.erasable = append(w.erasable, seq)
 		}
 	}
+	w.shrink()
+}
+
+// shrinkAbove is how many changes an empty window may have room for.
+const shrinkAbove = 16_384
+
+// shrink gives back the memory of a backlog once nothing is left of it.
+func (w *window) shrink() {
+	if w.n > 0 || len(w.keyOf) > 0 || len(w.tableOf) > 0 || cap(w.entries) <= shrinkAbove {
+		return
+	}
+	w.entries, w.freeEntry, w.keys, w.freeKey, w.tables, w.freeTable = nil, nil, nil, nil, nil, nil
+	w.keyOf, w.tableOf = map[uint64]int32{}, map[uint64]int32{}
+	w.leases.items, w.delayed.items, w.scratch, w.hint = nil, nil, nil, none
 }
 
 // unsaved takes back changes whose settling could not be saved: the next save

@@ -146,8 +146,7 @@ func (c *Consumer) leaveOut(epoch uint32, hs []handout, ds []Delivery, odd []out
 
 // gone makes a gap of a change whose body cannot be read. The caller holds mu.
 func (c *Consumer) gone(h handout, err error) {
-	var retention *lockstep.RetentionError
-	if errors.As(err, &retention) {
+	if retention, ok := errors.AsType[*lockstep.RetentionError](err); ok {
 		c.w.missing(h, byRetention)
 		c.w.retention(c.b.now(), retention.First)
 		return

@@ -19,7 +19,7 @@
 //     called has been looked at, and it wakes without polling.
 //  6. Memory per consumer is bounded by 100,000 unsettled changes (twice
 //     max_in_flight, if that is more), none of them with its body. The saved state's
-//     size follows the keys that have unsettled changes, at most 17 entries each.
+//     size follows the keys that have unsettled changes, about 16 entries each at most.
 //  7. What retention or damage took before it was settled becomes a gap that is
 //     handed out and acked like a change: never silence.
 //  8. A change whose filter or transform fails goes to the dead letters, with the
@@ -118,7 +118,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			close(b.stop)
 			tails.Wait()
-			return b.finish()
+			return b.finish() //nolint:contextcheck // the last saves must happen although ctx has ended
 		case <-b.grown:
 		case <-upkeep.C:
 			for _, c := range b.List() {

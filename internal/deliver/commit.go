@@ -137,6 +137,7 @@ func (c *Consumer) save() {
 		select {
 		case <-time.After(backoff):
 		case <-c.b.stop:
+		case <-c.over:
 		}
 		backoff = min(2*backoff, lastBackoff)
 	}

@@ -22,7 +22,7 @@ func TestAckThatCannotBeSavedFailsAndIsNotForgotten(t *testing.T) {
 			t.Fatalf("got error %v, want ErrUnavailable", err)
 		}
 		want(t, "the next of its key, while the ack is not on disk", next(t, c, 2), "")
-		time.Sleep(10 * time.Minute) // far beyond the lease: it was acked
+		<-time.After(10 * time.Minute) // far beyond the lease: it was acked
 		want(t, "later", next(t, c, 2), "")
 		r.states.failWith(nil)
 		want(t, "once the disk is back", await(t, c, 2), "a@2")

@@ -22,7 +22,9 @@ type Consumer struct {
 	signer *signer
 	last   atomic.Pointer[lockstep.Batch] // the batch that a body was last taken from
 
-	deadCount atomic.Uint64 // as last seen
+	deadCount atomic.Uint64          // as last seen
+	title     atomic.Pointer[string] // def.Name, for those who do not hold mu
+	over      chan struct{}          // closed by end
 
 	letters sync.Mutex // one seek, retry, drop or park by hand at a time; before mu
 
@@ -58,7 +60,8 @@ func (b *Broker) open(ctx context.Context, d Definition, m *matcher) (*Consumer,
 	if err != nil {
 		return nil, err
 	}
-	c := &Consumer{b: b, id: d.ID, tail: t, log: t.log, signer: newSigner(b.cfg.Secret, d.ID), def: d, match: m, scanned: make(chan struct{})}
+	c := &Consumer{b: b, id: d.ID, tail: t, log: t.log, signer: newSigner(b.cfg.Secret, d.ID), def: d, match: m, scanned: make(chan struct{}), over: make(chan struct{})}
+	c.title.Store(&d.Name)
 	c.node = rand.Uint64()
 	value, revision, err := b.cfg.States.Load(ctx, d.ID)
 	switch {
@@ -107,7 +110,7 @@ func (c *Consumer) Definition() Definition {
 	return c.def
 }
 
-func (c *Consumer) name() string { return c.Definition().Name }
+func (c *Consumer) name() string { return *c.title.Load() }
 
 // redefine changes the definition in place.
 func (c *Consumer) redefine(d Definition, m *matcher) error {
@@ -122,6 +125,10 @@ func (c *Consumer) redefine(d Definition, m *matcher) error {
 		return fmt.Errorf("consumer %s: its database is %s and cannot change; make another consumer: %w", d.Name, c.def.Database, lockstep.ErrConflict)
 	}
 	c.tail.detach(c)
+	defer func() {
+		name := c.def.Name
+		c.title.Store(&name)
+	}()
 	if sameSelection(c.def, d) {
 		c.def, c.match, c.w.policy = d, m, d.policy()
 		c.settleDown()
@@ -140,7 +147,7 @@ func (c *Consumer) redefine(d Definition, m *matcher) error {
 
 // sameSelection reports whether both definitions give the same changes in the same order.
 func sameSelection(a, b Definition) bool {
-	return fmt.Sprint(a.Tables, a.Actions, a.OrderBy) == fmt.Sprint(b.Tables, b.Actions, b.OrderBy) && a.Filter == b.Filter
+	return fmt.Sprint(a.Tables, string(a.Actions), a.OrderBy) == fmt.Sprint(b.Tables, string(b.Actions), b.OrderBy) && a.Filter == b.Filter
 }
 
 // Pause stops handing out: next answers empty. Leases go on and acks are taken.
@@ -253,6 +260,7 @@ func (c *Consumer) end(err error) {
 		return
 	}
 	c.err = err
+	close(c.over)
 	if c.timer != nil {
 		c.timer.Stop()
 	}

@@ -1,9 +1,6 @@
 package deliver
 
 import (
-	"fmt"
-	"slices"
-	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -29,6 +26,7 @@ type model struct {
 	past      []heldToken
 	delivered map[uint64]int
 	letters   map[uint64]string // seq to state
+	notBefore map[uint64]int64  // as nacks said
 	late      map[uint64]bool   // retried after its key had gone on, or may have
 	attempts  map[uint64]int    // counted since the last restart or retry, as the contract says
 }
@@ -44,11 +42,9 @@ type heldToken struct {
 	fate  string // live, won, lost
 }
 
-const modelRestart = "restart"
-
 func newModel(t *rapid.T) *model {
 	m := &model{t: t, now: 1e15, durable: map[uint64]bool{}, memory: map[uint64]bool{}, held: map[uint64]holding{},
-		delivered: map[uint64]int{}, letters: map[uint64]string{}, late: map[uint64]bool{}, attempts: map[uint64]int{}}
+		delivered: map[uint64]int{}, letters: map[uint64]string{}, late: map[uint64]bool{}, notBefore: map[uint64]int64{}, attempts: map[uint64]int{}}
 	m.policy = policy{
 		ackWait: 10 * time.Second, backoff: Backoff{First: time.Second, Max: 8 * time.Second, Jitter: 0.1},
 		maxInFlight: rapid.IntRange(1, 12).Draw(t, "max_in_flight"), maxAttempts: rapid.IntRange(0, 3).Draw(t, "max_attempts"),
@@ -174,6 +170,9 @@ func (m *model) check(h handout, batch map[uint64]bool) {
 	}
 	if m.held[h.seq].token != (token{}) {
 		m.t.Fatalf("change %d has two holders", h.seq)
+	}
+	if m.now < m.notBefore[h.seq] {
+		m.t.Fatalf("change %d is handed out before its time", h.seq)
 	}
 	if want := m.attempts[h.seq] + 1; h.attempt != want {
 		m.t.Fatalf("change %d: attempt %d, want %d", h.seq, h.attempt, want)
@@ -336,8 +335,13 @@ func (m *model) Nack(t *rapid.T) {
 	if v != applied {
 		m.t.Fatalf("nack of %d by its holder: %d", p.token.seq, v)
 	}
+	m.notBefore[p.token.seq] = m.now
 	if o.Mode == Retry {
 		m.attempts[p.token.seq]++
+		m.notBefore[p.token.seq] += int64(min(time.Second<<(m.attempts[p.token.seq]-1), 8*time.Second))
+	}
+	if o.Delay != nil {
+		m.notBefore[p.token.seq] = m.now + int64(*o.Delay)
 	}
 	m.lose(p.token.seq)
 	m.post()
@@ -414,6 +418,7 @@ func (m *model) Restart(t *rapid.T) {
 	m.epochSafe = false
 	clear(m.held)
 	clear(m.attempts)
+	clear(m.notBefore)
 	for s := m.w.first; s != none; s = m.w.entries[s].aNext {
 		m.attempts[m.w.entries[s].seq] = int(m.w.entries[s].attempts)
 	}
@@ -437,226 +442,10 @@ func (m *model) Restart(t *rapid.T) {
 	_ = t
 }
 
-// Retry and Drop deal with letters.
-func (m *model) Retry(t *rapid.T) {
-	seq, ok := m.letter(t)
-	if !ok {
-		return
-	}
-	c := m.log[seq-1]
-	key := m.keyIn(seq)
-	if s := m.w.lookup(seq, key); s != none {
-		if m.w.entries[s].phase == blocked {
-			m.w.unblock(m.now, s)
-			m.letters[seq] = StateRetrying
-			m.attempts[seq] = 0
-			m.flush()
-		}
-		return
-	}
-	if c.key = key; m.w.comes(c) {
-		return
-	}
-	first, next := m.parked(key)
-	if first != 0 && first < seq {
-		return
-	}
-	m.w.revive(m.now, c)
-	s := m.w.lookup(seq, key)
-	m.late[seq] = m.w.entries[s].flags&isLate != 0 || c.sort != rowChange
-	m.w.closeLetter(m.now, key, seq, next)
-	m.letters[seq] = StateRetrying
-	m.attempts[seq] = 0
-	delete(m.durable, seq)
-	for i := range m.past {
-		if m.past[i].token.seq == seq {
-			m.past[i].fate = "lost"
-		}
-	}
-	m.flush()
-}
-
-// Drop deletes a letter.
-func (m *model) Drop(t *rapid.T) {
-	seq, ok := m.letter(t)
-	if !ok {
-		return
-	}
-	key := m.keyIn(seq)
-	if s := m.w.lookup(seq, key); s != none {
-		if m.w.dropHeld(m.now, s) == nil {
-			m.memory[seq] = true
-		}
-		return
-	}
-	_, next := m.parked(key)
-	m.w.closeLetter(m.now, key, seq, next)
-	delete(m.letters, seq)
-	m.flush()
-}
-
-// flush saves, as the calls on letters do.
-func (m *model) flush() {
-	var s state
-	slots := m.w.snapshot(&s)
-	m.store(s, slots)
-}
-
-func (m *model) letter(t *rapid.T) (uint64, bool) {
-	var list []uint64
-	for seq, s := range m.letters {
-		if s != StateRetrying && !m.memory[seq] {
-			list = append(list, seq)
-		}
-	}
-	if len(list) == 0 {
-		return 0, false
-	}
-	slices.Sort(list)
-	return rapid.SampledFrom(list).Draw(t, "letter"), true
-}
-
-// parked returns the first letter of a parked key, and the one after it.
-func (m *model) parked(key uint64) (first, next uint64) {
-	p := m.w.parkedKeys[key]
-	if p == nil {
-		return 0, 0
-	}
-	for seq, s := range m.letters {
-		if s == StateParked && m.keyIn(seq) == key && seq > p.first && (next == 0 || seq < next) {
-			next = seq
-		}
-	}
-	return p.first, next
-}
-
 // Check holds the window's books against the model after each step.
 func (m *model) Check(t *rapid.T) {
 	if got := m.w.counts[leased]; got != len(m.held) {
 		t.Fatalf("%d are out, the window says %d", len(m.held), got)
 	}
 	checkBooks(t, m.w)
-}
-
-// drain acks everything until nothing is left, and checks that nothing was lost.
-func (m *model) drain() {
-	for round := 0; ; round++ {
-		if round > 10*len(m.log)+1000 {
-			m.t.Fatalf("not drained: %s", dump(m.w))
-		}
-		m.flush()
-		for seq, s := range m.letters {
-			if at := m.w.lookup(seq, m.keyIn(seq)); s == StateBlocked && at != none && m.w.entries[at].phase == blocked {
-				m.w.unblock(m.now, at)
-				m.letters[seq], m.attempts[seq] = StateRetrying, 0
-			}
-		}
-		for int(m.w.head) <= len(m.log) && m.w.wantsMore(8) {
-			m.w.offer(m.log[m.w.head-1])
-			m.w.head++
-		}
-		m.post()
-		if from := m.w.beginRefill(); from != 0 {
-			for seq := from; seq < m.w.head; seq++ {
-				if c := m.log[seq-1]; m.w.wants(c.seq, c.key, c.table) {
-					m.w.refill(c)
-				}
-			}
-			m.w.refilled(m.w.head)
-			m.post()
-		}
-		m.now += int64(5 * time.Second)
-		m.expire()
-		batch := map[uint64]bool{}
-		hs := m.w.take(m.now, 10, "")
-		for _, h := range hs {
-			m.check(h, batch)
-			batch[h.seq] = true
-		}
-		for _, h := range hs {
-			m.w.ack(h.token(m.w.epoch))
-			m.memory[h.seq] = true
-			m.delivered[h.seq]++
-		}
-		for seq, h := range m.held {
-			m.w.ack(h.token)
-			m.memory[seq] = true
-			delete(m.held, seq)
-		}
-		if m.w.n == 0 && m.w.overflow == 0 && int(m.w.head) > len(m.log) {
-			break
-		}
-	}
-	for _, c := range m.log {
-		if !m.durable[c.seq] {
-			m.t.Fatalf("change %d was lost: %+v", c.seq, c)
-		}
-		if m.delivered[c.seq] == 0 && m.letters[c.seq] != StateParked && c.fault == "" && m.policy.onExhausted != ParkKey {
-			m.t.Fatalf("change %d was never handed out", c.seq)
-		}
-	}
-}
-
-func TestWindowKeepsTheContract(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		m := newModel(t)
-		t.Repeat(map[string]func(*rapid.T){
-			"append": m.Append, "scan": m.Scan, "scan again": m.Scan, "refill": m.Refill, "take": m.Take, "take again": m.Take, "ack": m.Ack, "ack again": m.Ack,
-			"nack": m.Nack, "extend": m.Extend, "wait": m.Wait, "save": m.Save, "restart": m.Restart, "retry": m.Retry, "drop": m.Drop, "": m.Check,
-		})
-		m.drain()
-	})
-}
-
-// checkBooks compares what the window keeps in step with what it could count.
-func checkBooks(t *rapid.T, w *window) {
-	var counts [blocked + 1]int
-	n, avail := 0, 0
-	last := uint64(0)
-	for s := w.first; s != none; s = w.entries[s].aNext {
-		e := w.entries[s]
-		if e.seq <= last && last != 0 {
-			t.Fatalf("not in order: %d after %d", e.seq, last)
-		}
-		last = e.seq
-		counts[e.phase]++
-		n++
-	}
-	for _, k := range w.keyOf {
-		kk := w.keys[k]
-		length, busy := int32(0), int32(0)
-		for s := kk.head; s != none; s = w.entries[s].kNext {
-			length++
-			if w.entries[s].phase == leased {
-				busy++
-			}
-		}
-		if length != kk.n || busy != kk.busy {
-			t.Fatalf("key %d: %d changes and %d out, the books say %d and %d", kk.hash, length, busy, kk.n, kk.busy)
-		}
-		if kk.spot == inReady {
-			avail += int(kk.n)
-		}
-	}
-	overflow := uint64(0)
-	for _, k := range w.overKeys {
-		overflow += w.keys[k].overN
-	}
-	for _, tt := range w.overTabs {
-		overflow += w.tables[tt].overN
-	}
-	counts[free] = w.counts[free]
-	if counts != w.counts || n != w.n || avail != w.avail || overflow != w.overflow {
-		t.Fatalf("counted %v, %d, %d ready, %d not kept; the books say %v, %d, %d, %d", counts, n, avail, overflow, w.counts, w.n, w.avail, w.overflow)
-	}
-}
-
-func dump(w *window) string {
-	text := fmt.Sprintf("head %d, %d unsettled, %d overflow, holds %v, avail %d:", w.head, w.n, w.overflow, w.holds, w.avail)
-	for s := w.first; s != none; s = w.entries[s].aNext {
-		e := w.entries[s]
-		text += fmt.Sprintf(" %d(key %d phase %d flags %d at %d)", e.seq, w.keys[e.key].hash, e.phase, e.flags, e.at)
-	}
-	return text
 }

@@ -38,6 +38,7 @@ func (c *Consumer) post() {
 		c.b.log.ErrorContext(context.Background(), "a dead letter cannot be written; its key waits", obs.KeyConsumer, c.name(), obs.KeyError, err)
 		select {
 		case <-time.After(backoff):
+		case <-c.over:
 		case <-c.b.stop:
 			c.mu.Lock()
 			c.posting = false

@@ -93,9 +93,9 @@ func (c *Consumer) unreadable(from uint64, err error) error {
 		damaged *DamageError
 	)
 	switch {
-	case errors.As(err, &gone):
+	case errors.As(err, &gone) && gone.First > from:
 		c.w.retention(c.b.now(), gone.First)
-	case errors.As(err, &damaged):
+	case errors.As(err, &damaged) && damaged.First <= from && from <= damaged.Last:
 		c.w.damaged(c.b.now(), damaged.First, damaged.Last)
 	default:
 		return fmt.Errorf("consumer %s: read changes from seq %d on: %w", c.def.Name, from, err)

@@ -61,9 +61,9 @@ const (
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
-// append encodes the state. Entries must be in ascending seq.
+// append encodes the state into b, which is empty but may have room. Entries must be
+// in ascending seq.
 func (s *state) append(b []byte) []byte {
-	start := len(b)
 	b = append(b, stateVersion)
 	b = binary.LittleEndian.AppendUint64(b, s.node)
 	for _, n := range []uint64{uint64(s.epoch), uint64(s.minEpoch), s.head, s.acked, s.parked} {
@@ -97,7 +97,7 @@ func (s *state) append(b []byte) []byte {
 	for _, e := range s.epochs {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.epoch)), e.head)
 	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli()))
+	return withChecksum(b)
 }
 
 func (s *state) appendEntries(b []byte) []byte {
@@ -261,4 +261,9 @@ func (r *stateReader) entries() []savedEntry {
 		}
 		return e
 	})
+}
+
+// withChecksum appends the checksum of a state's bytes.
+func withChecksum(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 }

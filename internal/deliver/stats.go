@@ -75,12 +75,11 @@ func (c *Consumer) Stats() Stats {
 			s.OldestUnacked = max(time.Since(time.UnixMicro(r.Tx().CommitTime)), 0)
 		}
 	}
+	if n, err := c.b.cfg.Dead.Count(ctx, c.id); err == nil {
+		c.deadCount.Store(n)
+	}
+	s.Dead = c.deadCount.Load()
 	return s
-}
-
-// DeadCount returns how many dead letters the consumer has.
-func (c *Consumer) DeadCount(ctx context.Context) (uint64, error) {
-	return c.b.cfg.Dead.Count(ctx, c.id)
 }
 
 // blockedKeys returns the keys that something holds up. The caller holds mu.

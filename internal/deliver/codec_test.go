@@ -1,0 +1,194 @@
+package deliver
+
+import (
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"lockstep"
+)
+
+func sampleState() state {
+	return state{
+		node: 1 << 60, epoch: 7, minEpoch: 3, head: 1000, acked: 900, parked: 4,
+		entries: []savedEntry{
+			{seq: 5, key: 5, table: 77}, {seq: 9, key: 1 << 63, table: 78, attempts: 3, at: 1_790_000_000_000_000_000, flags: again | unchecked},
+			{seq: 10, key: 4, table: 77, flags: isBarrier, blocked: true},
+		},
+		keys: []savedScope{{1, 2, 3, 4}}, tables: []savedScope{{5, 5, 6, 7}}, parkedKeys: []savedParked{{8, 9, 10}}, fresh: []savedFresh{{11, 12}},
+		gaps: []savedGap{{13, 14, 15, byDamage}}, spent: []uint64{16}, winners: []winner{{seq: 17, epoch: 6, delivery: 18}}, epochs: []epochHead{{6, 500}, {7, 900}},
+	}
+}
+
+func options() cmp.Option {
+	return cmp.Exporter(func(reflect.Type) bool { return true })
+}
+
+func TestStateComesBackAsItWasSaved(t *testing.T) {
+	t.Parallel()
+	for _, s := range []state{sampleState(), {}} {
+		got, err := parseState(s.append(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(s, got, options()); diff != "" {
+			t.Errorf("state differs (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestStateNoticesEveryFlippedBit(t *testing.T) {
+	t.Parallel()
+	sample := sampleState()
+	data := sample.append(nil)
+	for i := range data {
+		for bit := range 8 {
+			data[i] ^= 1 << bit
+			if _, err := parseState(data); !errors.Is(err, lockstep.ErrCorrupt) {
+				t.Fatalf("bit %d of byte %d flipped: got error %v, want ErrCorrupt", bit, i, err)
+			}
+			data[i] ^= 1 << bit
+		}
+	}
+	for n := range data {
+		if _, err := parseState(data[:n]); !errors.Is(err, lockstep.ErrCorrupt) {
+			t.Fatalf("cut after %d bytes: got error %v, want ErrCorrupt", n, err)
+		}
+	}
+}
+
+func FuzzParseState(f *testing.F) {
+	sample := sampleState()
+	f.Add(sample.append(nil)[:len(sample.append(nil))-4])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		// The checksum is made right, so that what is behind it is tried.
+		s, err := parseState(withChecksum(body))
+		if err != nil {
+			return
+		}
+		again, err := parseState(s.append(nil))
+		if err != nil {
+			t.Fatalf("what was parsed cannot be saved: %v", err)
+		}
+		if diff := cmp.Diff(s, again, options()); diff != "" {
+			t.Fatalf("state differs (-want +got):\n%s", diff)
+		}
+		w := restore(s, policy{ackWait: time.Second, maxInFlight: 10, onExhausted: Park, maxAttempts: 2}, 1, rand.Float64)
+		w.take(2, 10, "")
+		w.beginRefill()
+		w.refilled(w.head)
+		w.snapshot(&s)
+	})
+}
+
+func TestTokenComesBackAndIsBoundToItsConsumer(t *testing.T) {
+	t.Parallel()
+	secret := []byte("0123456789abcdef")
+	one, other, elsewhere := newSigner(secret, "one"), newSigner(secret, "other"), newSigner([]byte("fedcba9876543210"), "one")
+	rapid.Check(t, func(t *rapid.T) {
+		want := token{
+			epoch: rapid.Uint32().Draw(t, "epoch"), slot: rapid.Int32().Draw(t, "slot"), seq: rapid.Uint64().Draw(t, "seq"),
+			delivery: rapid.Uint64().Draw(t, "delivery"), key: rapid.Uint64().Draw(t, "key"), table: rapid.Uint32().Draw(t, "table"),
+		}
+		text := string(one.append(nil, want))
+		if len(text) != tokenText {
+			t.Fatalf("%d characters, want %d", len(text), tokenText)
+		}
+		got, ours, err := one.parse(text)
+		if err != nil || !ours || got != want {
+			t.Fatalf("got %+v, %v, error %v; want %+v", got, ours, err, want)
+		}
+		for _, s := range []*signer{other, elsewhere} {
+			if _, ours, err := s.parse(text); ours || err != nil {
+				t.Fatalf("taken for its own: %v, error %v", ours, err)
+			}
+		}
+	})
+}
+
+func FuzzParseToken(f *testing.F) {
+	s := newSigner([]byte("0123456789abcdef"), "one")
+	f.Add(string(s.append(nil, token{epoch: 1, slot: -1, seq: 2, delivery: 3, key: 4, table: 5})))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		tok, ours, err := s.parse(text)
+		if err != nil || !ours {
+			return
+		}
+		if string(s.append(nil, tok)) != text {
+			t.Fatalf("%q is a second text of one token", text)
+		}
+		newWindow(policy{}, 1, rand.Float64).ack(tok)
+	})
+}
+
+func TestColumnsOfARowAreFoundWhateverItHolds(t *testing.T) {
+	t.Parallel()
+	m := &matcher{columns: [][]byte{[]byte(`"tenant"`)}}
+	same := m.columnsHash([]byte(`{"tenant":"x"}`))
+	for _, row := range []string{
+		`{"id":1,"tenant":"x"}`, `{"a":"\"tenant\":\"y\"","tenant":"x"}`, `{"n":{"tenant":"y","l":[1,{"tenant":2}]},"tenant":"x","z":null}`,
+	} {
+		if m.columnsHash([]byte(row)) != same {
+			t.Errorf("%s: another tenant", row)
+		}
+	}
+	none := m.columnsHash(nil)
+	for _, row := range []string{`{}`, `{"tenant":null}`, `{"id":1}`} {
+		if m.columnsHash([]byte(row)) != none {
+			t.Errorf("%s: not null", row)
+		}
+	}
+	if none == same || m.columnsHash([]byte(`{"tenant":"null"}`)) == none {
+		t.Error("null is a value")
+	}
+}
+
+func FuzzColumnsHash(f *testing.F) {
+	m := &matcher{columns: [][]byte{[]byte(`"a"`), []byte(`"b"`)}}
+	f.Add([]byte(`{"a":1,"b":[{"c":"\\"}]}`))
+	f.Fuzz(func(_ *testing.T, row []byte) { m.columnsHash(row) })
+}
+
+func TestPatternsSelectTables(t *testing.T) {
+	t.Parallel()
+	table := func(schema, name string) *lockstep.Table { return &lockstep.Table{OID: 1, Schema: schema, Name: name} }
+	for _, c := range []struct {
+		list     []string
+		yes, not []*lockstep.Table
+	}{
+		{nil, []*lockstep.Table{table("public", "a"), table("x", "b")}, nil},
+		{[]string{"public.*"}, []*lockstep.Table{table("public", "a"), {}}, []*lockstep.Table{table("x", "a")}},
+		{[]string{"orders"}, []*lockstep.Table{table("public", "orders")}, []*lockstep.Table{table("x", "orders")}},
+		{[]string{`"we.ird"."Ta.ble"`}, []*lockstep.Table{table("we.ird", "Ta.ble")}, []*lockstep.Table{table("we", "ird")}},
+		{[]string{`public."*"`}, []*lockstep.Table{table("public", "*")}, []*lockstep.Table{table("public", "a")}},
+		{[]string{"-public.secret"}, []*lockstep.Table{table("public", "a")}, []*lockstep.Table{table("public", "secret")}},
+		{[]string{"*.ord*s", "-x.*"}, []*lockstep.Table{table("public", "orders"), table("y", "ords")}, []*lockstep.Table{table("x", "orders"), table("y", "ord")}},
+		{[]string{"public.t?"}, []*lockstep.Table{table("public", "tä")}, []*lockstep.Table{table("public", "t"), table("public", "t12")}},
+	} {
+		p, err := parsePatterns(c.list)
+		if err != nil {
+			t.Fatalf("%q: %v", c.list, err)
+		}
+		for _, y := range c.yes {
+			if !p.match(y) {
+				t.Errorf("%q does not match %s", c.list, y)
+			}
+		}
+		for _, n := range c.not {
+			if p.match(n) {
+				t.Errorf("%q matches %s", c.list, n)
+			}
+		}
+	}
+	for _, bad := range []string{"", ".", "a.", ".a", "a.b.c", `"a`, `a"b.c`, `"a"b.c`} {
+		if _, err := parsePatterns([]string{bad}); err == nil {
+			t.Errorf("%q is a pattern", bad)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package deliver_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"lockstep"
+	"lockstep/internal/deliver"
+)
+
+// memStates keeps states in memory, and fails on demand.
+type memStates struct {
+	mu        sync.Mutex
+	values    map[string][]byte
+	revisions map[string]uint64
+	saves     int
+	fail      error
+	lost      error         // the save happens, and this is the answer
+	gate      chan struct{} // when set, every save waits for one value
+}
+
+func newMemStates() *memStates {
+	return &memStates{values: map[string][]byte{}, revisions: map[string]uint64{}}
+}
+
+func (s *memStates) Load(_ context.Context, id string) ([]byte, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.values[id]
+	if !ok {
+		return nil, 0, lockstep.ErrNotFound
+	}
+	return slices.Clone(v), s.revisions[id], nil
+}
+
+func (s *memStates) Save(_ context.Context, id string, value []byte, revision uint64) (uint64, error) {
+	s.mu.Lock()
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return 0, s.fail
+	}
+	if s.revisions[id] != revision {
+		return 0, fmt.Errorf("revision %d: %w", revision, lockstep.ErrFenced)
+	}
+	s.saves++
+	s.values[id], s.revisions[id] = slices.Clone(value), revision+1
+	if s.lost != nil {
+		return 0, s.lost
+	}
+	return revision + 1, nil
+}
+
+func (s *memStates) Delete(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.values, id)
+	delete(s.revisions, id)
+	return nil
+}
+
+func (s *memStates) failWith(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// memDead keeps letters in memory.
+type memDead struct {
+	mu      sync.Mutex
+	letters map[string]map[uint64]deliver.Letter
+	fail    error
+}
+
+func newMemDead() *memDead { return &memDead{letters: map[string]map[uint64]deliver.Letter{}} }
+
+func (d *memDead) Put(_ context.Context, consumer string, l deliver.Letter) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil {
+		return d.fail
+	}
+	if d.letters[consumer] == nil {
+		d.letters[consumer] = map[uint64]deliver.Letter{}
+	}
+	d.letters[consumer][l.Seq] = l
+	return nil
+}
+
+func (d *memDead) Get(_ context.Context, consumer string, seq uint64) (deliver.Letter, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l, ok := d.letters[consumer][seq]
+	if !ok {
+		return l, lockstep.ErrNotFound
+	}
+	return l, nil
+}
+
+func (d *memDead) List(_ context.Context, consumer string, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []deliver.Letter
+	for _, seq := range slices.Sorted(maps.Keys(d.letters[consumer])) {
+		if seq <= after {
+			continue
+		}
+		if len(list) == limit {
+			return list, list[limit-1].Seq, nil
+		}
+		list = append(list, d.letters[consumer][seq])
+	}
+	return list, 0, nil
+}
+
+func (d *memDead) Delete(_ context.Context, consumer string, seq uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.letters[consumer][seq]; !ok {
+		return lockstep.ErrNotFound
+	}
+	delete(d.letters[consumer], seq)
+	return nil
+}
+
+func (d *memDead) DeleteAll(_ context.Context, consumer string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.letters, consumer)
+	return nil
+}
+
+func (d *memDead) Count(_ context.Context, consumer string) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return uint64(len(d.letters[consumer])), nil
+}
