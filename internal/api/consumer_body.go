@@ -186,11 +186,26 @@ func (b ConsumerBody) apply(d *deliver.Definition, f *faults) {
 	}
 	b.actions(d, f)
 	if b.Backoff != nil {
-		b.Backoff.First.apply(&d.Backoff.First, "backoff.first", f)
-		b.Backoff.Max.apply(&d.Backoff.Max, "backoff.max", f)
-		take(&d.Backoff.Jitter, b.Backoff.Jitter)
+		b.Backoff.apply(&d.Backoff, f)
 	}
 	b.notYet(d, f)
+}
+
+// apply writes what the body says; what it leaves out stays, or is the default, moved
+// where it would contradict what is said.
+func (b BackoffBody) apply(d *deliver.Backoff, f *faults) {
+	if *d == (deliver.Backoff{}) {
+		*d = deliver.DefaultBackoff()
+	}
+	b.First.apply(&d.First, "backoff.first", f)
+	b.Max.apply(&d.Max, "backoff.max", f)
+	take(&d.Jitter, b.Jitter)
+	if b.First == nil {
+		d.First = min(d.First, d.Max)
+	}
+	if b.Max == nil {
+		d.Max = max(d.First, d.Max)
+	}
 }
 
 func (b ConsumerBody) actions(d *deliver.Definition, f *faults) {

@@ -58,6 +58,25 @@ func TestTheDefaultsOfAConsumer(t *testing.T) {
 	}
 }
 
+func TestWhatABackoffLeavesOutIsTheDefault(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for i, c := range []struct {
+		said string
+		want api.BackoffView
+	}{
+		{`{"first":"10ms"}`, api.BackoffView{First: "10ms", Max: "10m", Jitter: 0.15}},
+		{`{"max":"500ms"}`, api.BackoffView{First: "500ms", Max: "500ms", Jitter: 0.15}},
+		{`{"first":"1h"}`, api.BackoffView{First: "1h", Max: "1h", Jitter: 0.15}},
+		{`{"jitter":0}`, api.BackoffView{First: "1s", Max: "10m"}},
+	} {
+		got := n.do("POST", "/v1/consumers", fmt.Sprintf(`{"name":"c%d","backoff":%s}`, i, c.said))
+		if v := mustJSON[api.ConsumerView](t, got.body); v.Backoff != c.want {
+			t.Errorf("%s became %+v, want %+v", c.said, v.Backoff, c.want)
+		}
+	}
+}
+
 func TestTheOlderFormIsMapped(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

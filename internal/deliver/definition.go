@@ -68,6 +68,11 @@ type Backoff struct {
 	Jitter float64       `json:"jitter"` // 0 to 1
 }
 
+// DefaultBackoff is the backoff of consumers that say nothing of it.
+func DefaultBackoff() Backoff {
+	return Backoff{First: time.Second, Max: 10 * time.Minute, Jitter: 0.15}
+}
+
 // OrderBy says which changes follow each other: those of one key (zero value),
 // those with equal values of Columns, or none.
 type OrderBy struct {
@@ -126,7 +131,7 @@ func (d *Definition) Defaults() {
 	setDefault(&d.OnExhausted, Park)
 	setDefault(&d.ManagedBy, "api")
 	if d.Backoff == (Backoff{}) {
-		d.Backoff = Backoff{First: time.Second, Max: 10 * time.Minute, Jitter: 0.15}
+		d.Backoff = DefaultBackoff()
 	}
 	setDefault(&d.Backoff.First, time.Second)
 	setDefault(&d.Backoff.Max, max(10*time.Minute, d.Backoff.First))
