@@ -15,6 +15,7 @@ import (
 	"lockstep/internal/capture/wal"
 	"lockstep/internal/config"
 	"lockstep/internal/obs"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 	"lockstep/internal/stage"
 	"lockstep/internal/stream"
@@ -90,7 +91,7 @@ func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database
 }
 
 func (e *Engine) prepareCapture(d *database) error {
-	patterns, err := publish.ParsePatterns(d.Tables)
+	patterns, err := pattern.Parse(d.Tables)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,8 @@ import (
 	"lockstep"
 	"lockstep/internal/api"
 	"lockstep/internal/auth"
-	"lockstep/internal/capture/publish"
 	"lockstep/internal/obs"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 )
 
@@ -95,7 +95,7 @@ func (e *Engine) health(context.Context) []api.Part {
 
 // tables makes the patterns of an event stream into a test.
 func tables(list []string) (func(*lockstep.Table) bool, error) {
-	patterns, err := publish.ParsePatterns(list)
+	patterns, err := pattern.Parse(list)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"lockstep/internal/capture/publish"
 	"lockstep/internal/config"
 	"lockstep/internal/filter"
+	"lockstep/internal/pattern"
 )
 
 // configOptions connects the configuration with the packages that own what stands
@@ -13,8 +13,8 @@ func configOptions(s streams) config.Options {
 		Lookup:         s.lookup,
 		CheckFilter:    func(text string) error { return compiles(filter.Filter, text) },
 		CheckTransform: func(text string) error { return compiles(filter.Transform, text) },
-		CheckPattern: func(pattern string) error {
-			_, err := publish.ParsePatterns([]string{pattern})
+		CheckPattern: func(text string) error {
+			_, err := pattern.Parse([]string{text})
 			return err
 		},
 	}

@@ -13,6 +13,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/filter"
+	"lockstep/internal/pattern"
 )
 
 // The values of [Definition.OnExhausted].
@@ -213,7 +214,7 @@ func (v *validation) identity(d Definition) {
 }
 
 func (v *validation) selection(d Definition) {
-	if _, err := parsePatterns(d.Tables); err != nil {
+	if _, err := pattern.Parse(d.Tables); err != nil {
 		v.add("tables", "%v", err)
 	}
 	for _, a := range d.Actions {

@@ -6,13 +6,14 @@ import (
 
 	"lockstep"
 	"lockstep/internal/filter"
+	"lockstep/internal/pattern"
 )
 
 // matcher decides which changes a consumer gets, and what their key is. It is
 // immutable and safe for concurrent use.
 type matcher struct {
 	database  string
-	tables    patterns
+	tables    pattern.Patterns
 	actions   [lockstep.Gap + 1]bool
 	filter    *filter.Program // nil: none
 	transform *filter.Program // nil: none
@@ -23,7 +24,7 @@ type matcher struct {
 func newMatcher(d Definition) (*matcher, error) {
 	m := &matcher{database: d.Database, order: d.OrderBy}
 	var err error
-	if m.tables, err = parsePatterns(d.Tables); err != nil {
+	if m.tables, err = pattern.Parse(d.Tables); err != nil {
 		return nil, fmt.Errorf("tables of consumer %s: %w: %w", d.Name, err, lockstep.ErrInvalid)
 	}
 	actions := d.Actions
@@ -49,8 +50,11 @@ func newMatcher(d Definition) (*matcher, error) {
 	return m, nil
 }
 
-// selects reports whether changes of the table can match.
-func (m *matcher) selects(t *lockstep.Table) bool { return m.tables.match(t) }
+// selects reports whether changes of the table can match. A change of no single
+// table concerns everybody.
+func (m *matcher) selects(t *lockstep.Table) bool {
+	return t.OID == 0 || m.tables.Match(t.Schema, t.Name)
+}
 
 // takes reports whether an action is wanted.
 func (m *matcher) takes(a lockstep.Action) bool { return int(a) < len(m.actions) && m.actions[a] }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"lockstep"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb/pgtest"
 )
 
@@ -193,7 +194,7 @@ func TestSurveyNeedsNoPublication(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY)", "CREATE TABLE b (id int)", "CREATE SCHEMA lockstep", "CREATE TABLE lockstep.own (id int)")
-	states, err := Survey(t.Context(), openPool(t, url), Patterns{})
+	states, err := Survey(t.Context(), openPool(t, url), pattern.Patterns{})
 	if err != nil {
 		t.Fatal(err)
 	}

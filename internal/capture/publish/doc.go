@@ -25,15 +25,6 @@
 //  7. Nobody's table is altered, and nothing is dropped but memberships in
 //     publications.
 //
-// # Rules of the patterns
-//
-// A pattern is schema.table. A part without quotes matches names with the same
-// case; * stands for any characters and ? for one. A part in double quotes is the
-// name itself, with "" for a quote. A leading - excludes; an exclusion always wins,
-// wherever it stands in the list. With no pattern, or only exclusions, everything
-// is included. The system's schemas (pg_*, information_schema) and lockstep are
-// never matched.
-//
 // # What travels when a table joins
 //
 // One transaction holds a logical message with prefix lockstep:table:<secret> and

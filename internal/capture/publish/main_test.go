@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 	"lockstep/internal/pgdb/pgtest"
 )
@@ -47,7 +48,7 @@ func newReconciler(t testing.TB, url string, configure ...func(*Config)) *Reconc
 
 func withPatterns(t testing.TB, list ...string) func(*Config) {
 	t.Helper()
-	p, err := ParsePatterns(list)
+	p, err := pattern.Parse(list)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/obs"
+	"lockstep/internal/pattern"
 )
 
 // Config is what a Reconciler needs. Zero values of what is optional are defaults.
@@ -18,7 +19,7 @@ type Config struct {
 	Pool        *pgxpool.Pool // of the database to capture; stays the caller's
 	Database    string        // the name in the configuration, for logs
 	Publication string        // for tables with every operation; that for inserts is called Publication + InsertsSuffix
-	Patterns    Patterns
+	Patterns    pattern.Patterns
 	// Slot is the replication slot that reads the publications. While it does not
 	// exist (or is lost), tables are taken in without their rows, as in Prepare.
 	// Empty: Ensure always takes in new tables together with their rows.

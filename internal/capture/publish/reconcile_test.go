@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"lockstep"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 	"lockstep/internal/pgdb/pgtest"
 )
@@ -418,7 +419,7 @@ func TestManyTablesAreSurveyedAndPublishedQuickly(t *testing.T) {
 	}
 	pool := openPool(t, db)
 	began := time.Now()
-	states, err := Survey(t.Context(), pool, Patterns{})
+	states, err := Survey(t.Context(), pool, pattern.Patterns{})
 	took := time.Since(began)
 	if err != nil || len(states) != tables {
 		t.Fatalf("got %d tables, %v", len(states), err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 )
 
@@ -22,7 +23,7 @@ type Querier interface {
 // takes no lock on any table. 100,000 tables take a few seconds.
 //
 // The classes are those under publications as a [Reconciler] makes them.
-func Survey(ctx context.Context, db Querier, patterns Patterns) ([]TableState, error) {
+func Survey(ctx context.Context, db Querier, patterns pattern.Patterns) ([]TableState, error) {
 	srv, err := readServer(ctx, db, "")
 	if err != nil {
 		return nil, err
@@ -211,7 +212,7 @@ type listed struct {
 
 // list applies the patterns: a partitioned table that can be published stands for
 // everything below it.
-func (s server) list(all []*relation, patterns Patterns) []listed {
+func (s server) list(all []*relation, patterns pattern.Patterns) []listed {
 	var out []listed
 	for _, r := range all {
 		if r.above == nil {
@@ -222,10 +223,10 @@ func (s server) list(all []*relation, patterns Patterns) []listed {
 	return out
 }
 
-func (s server) visit(out []listed, r *relation, patterns Patterns) []listed {
+func (s server) visit(out []listed, r *relation, patterns pattern.Patterns) []listed {
 	wanted := patterns.Match(r.schema, r.name)
 	if r.kind == 'v' || r.kind == 'S' {
-		wanted = patterns.names(r.schema, r.name)
+		wanted = patterns.Names(r.schema, r.name)
 	}
 	if wanted {
 		state := s.classify(r)
@@ -251,10 +252,10 @@ func (r *relation) cover() {
 }
 
 // noteExcluded says that a partition cannot be left out of its table.
-func noteExcluded(state *TableState, r *relation, patterns Patterns) {
+func noteExcluded(state *TableState, r *relation, patterns pattern.Patterns) {
 	var out []string
 	for _, leaf := range r.leaves() {
-		if leaf != r && matchAny(patterns.exclude, leaf.schema, leaf.name) {
+		if leaf != r && patterns.Excludes(leaf.schema, leaf.name) {
 			out = append(out, leaf.String())
 		}
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"lockstep/internal/obs"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 )
 
@@ -101,7 +101,7 @@ var errSwitchedOff = errors.New("it was switched off by ALTER EVENT TRIGGER")
 
 func (rd *round) makeTrigger(ctx context.Context) error {
 	name := triggerName(rd.config.Publication)
-	body := fmt.Sprintf(triggerBody, rd.config.Patterns.condition(), pgdb.QuoteLiteral(rd.pubs[everything].name), pgdb.QuoteLiteral(rd.pubs[inserts].name))
+	body := fmt.Sprintf(triggerBody, rd.config.Patterns.Condition("n.nspname", "c.relname", pgdb.QuoteLiteral), pgdb.QuoteLiteral(rd.pubs[everything].name), pgdb.QuoteLiteral(rd.pubs[inserts].name))
 	var source string
 	var off bool
 	err := rd.conn.QueryRow(ctx, readTriggerSQL, name).Scan(&source, &off)
@@ -113,10 +113,10 @@ func (rd *round) makeTrigger(ctx context.Context) error {
 	case err != nil && !errors.Is(err, pgx.ErrNoRows):
 		return err
 	}
-	function := pgdb.QuoteIdent(ownSchema, name)
+	function := pgdb.QuoteIdent(pattern.Own, name)
 	return together(ctx, rd.conn, []string{
 		lockTimeout(rd.config.LockTimeout),
-		"CREATE SCHEMA IF NOT EXISTS " + pgdb.QuoteIdent(ownSchema),
+		"CREATE SCHEMA IF NOT EXISTS " + pgdb.QuoteIdent(pattern.Own),
 		"CREATE OR REPLACE FUNCTION " + function + "() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER" +
 			" SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS " + pgdb.QuoteLiteral(body),
 		"DROP EVENT TRIGGER IF EXISTS " + pgdb.QuoteIdent(name),
@@ -127,50 +127,4 @@ func (rd *round) makeTrigger(ctx context.Context) error {
 
 func triggerName(publication string) string {
 	return publication[:min(len(publication), maxName-len(triggerSuffix))] + triggerSuffix
-}
-
-// condition is Match as SQL over n.nspname and c.relname.
-func (p Patterns) condition() string {
-	var parts []string
-	if len(p.include) > 0 {
-		parts = append(parts, "("+anyOf(p.include)+")")
-	}
-	if len(p.exclude) > 0 {
-		parts = append(parts, "NOT ("+anyOf(p.exclude)+")")
-	}
-	if len(parts) == 0 {
-		return "true"
-	}
-	return strings.Join(parts, " AND ")
-}
-
-func anyOf(list []pattern) string {
-	parts := make([]string, len(list))
-	for i, one := range list {
-		parts[i] = "(" + one.schema.condition("n.nspname") + " AND " + one.table.condition("c.relname") + ")"
-	}
-	return strings.Join(parts, " OR ")
-}
-
-func (g glob) condition(column string) string {
-	if g.literal {
-		return column + " = " + pgdb.QuoteLiteral(g.text)
-	}
-	var b strings.Builder
-	b.WriteString("^")
-	for _, c := range g.text {
-		switch {
-		case c == '*':
-			b.WriteString(".*")
-		case c == '?':
-			b.WriteString(".")
-		case strings.ContainsRune(`\.+()[]{}|^$`, c):
-			b.WriteRune('\\')
-			b.WriteRune(c)
-		default:
-			b.WriteRune(c)
-		}
-	}
-	b.WriteString("$")
-	return column + "::text ~ " + pgdb.QuoteLiteral(b.String())
 }

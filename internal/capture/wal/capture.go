@@ -17,6 +17,7 @@ import (
 	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/value"
 	"lockstep/internal/obs"
+	"lockstep/internal/pattern"
 	"lockstep/internal/pgdb"
 )
 
@@ -92,7 +93,7 @@ type tuning struct {
 // called at any time from any goroutine.
 type Capture struct {
 	config   Config
-	patterns publish.Patterns
+	patterns pattern.Patterns
 	tune     tuning
 	log      *slog.Logger
 	counts   counters
@@ -112,7 +113,7 @@ func New(config Config) (*Capture, error) {
 	if err := validate(config); err != nil {
 		return nil, fmt.Errorf("capture database %q: %w: %w", config.Database, err, lockstep.ErrInvalid)
 	}
-	patterns, err := publish.ParsePatterns(config.Tables)
+	patterns, err := pattern.Parse(config.Tables)
 	if err != nil {
 		return nil, fmt.Errorf("capture database %q: %w", config.Database, err)
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/value"
+	"lockstep/internal/pattern"
 )
 
 // catalog answers what Relation messages leave open from the database's catalog.
@@ -16,10 +16,10 @@ import (
 type catalog struct {
 	pool     *pgxpool.Pool
 	types    *value.Catalog
-	patterns publish.Patterns
+	patterns pattern.Patterns
 }
 
-func newCatalog(pool *pgxpool.Pool, patterns publish.Patterns, o value.Options) *catalog {
+func newCatalog(pool *pgxpool.Pool, patterns pattern.Patterns, o value.Options) *catalog {
 	fetch := func(ctx context.Context, asked []uint32) ([]value.Type, error) {
 		return value.FetchTypes(ctx, pool, asked)
 	}

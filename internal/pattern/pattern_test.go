@@ -1,4 +1,4 @@
-package publish
+package pattern
 
 import (
 	"errors"
@@ -58,7 +58,7 @@ func TestPatternsMatch(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p, err := ParsePatterns(c.patterns)
+			p, err := Parse(c.patterns)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +69,7 @@ func TestPatternsMatch(t *testing.T) {
 	}
 }
 
-func TestParsePatternsSaysWhatIsWrong(t *testing.T) {
+func TestParseSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ pattern, want string }{
 		{"orders", "write public.orders"},
@@ -88,7 +88,7 @@ func TestParsePatternsSaysWhatIsWrong(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.pattern, func(t *testing.T) {
 			t.Parallel()
-			_, err := ParsePatterns([]string{c.pattern})
+			_, err := Parse([]string{c.pattern})
 			if !errors.Is(err, lockstep.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want ErrInvalid with %q", err, c.want)
 			}
@@ -96,9 +96,9 @@ func TestParsePatternsSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestParsePatternsReportsAllMistakes(t *testing.T) {
+func TestParseReportsAllMistakes(t *testing.T) {
 	t.Parallel()
-	_, err := ParsePatterns([]string{"one", "public.*", "two"})
+	_, err := Parse([]string{"one", "public.*", "two"})
 	if err == nil || !strings.Contains(err.Error(), `"one"`) || !strings.Contains(err.Error(), `"two"`) {
 		t.Errorf("got %v, want both mistakes", err)
 	}

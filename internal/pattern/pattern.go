@@ -1,4 +1,14 @@
-package publish
+// Package pattern selects tables by name: what is captured, what a consumer gets,
+// what a tail shows.
+//
+//  1. A pattern is schema.table. A part without quotes matches names with the same
+//     case; * stands for any characters and ? for one. A part in double quotes is
+//     the name itself, with "" for a quote.
+//  2. A leading - excludes; an exclusion always wins, wherever it stands in the
+//     list. With no pattern, or only exclusions, everything is included.
+//  3. The system's schemas (pg_*, information_schema) and lockstep never match.
+//  4. Matching takes at most the pattern's length times the name's.
+package pattern
 
 import (
 	"fmt"
@@ -8,8 +18,8 @@ import (
 	"lockstep"
 )
 
-// ownSchema is where Lockstep keeps its own tables; see package pgdb.
-const ownSchema = "lockstep"
+// Own is the schema in which Lockstep keeps its own tables; see package pgdb.
+const Own = "lockstep"
 
 // Patterns says which tables are captured. The zero value matches every table
 // outside of the system's schemas and Lockstep's own. Patterns is immutable and
@@ -29,9 +39,9 @@ type glob struct {
 	literal bool // the name itself: quoted, or without * and ?
 }
 
-// ParsePatterns reads patterns as the package's documentation describes them. All
+// Parse reads patterns. All
 // mistakes are reported in one error that wraps [lockstep.ErrInvalid].
-func ParsePatterns(list []string) (Patterns, error) {
+func Parse(list []string) (Patterns, error) {
 	var p Patterns
 	var wrong []string
 	for _, text := range list {
@@ -58,14 +68,14 @@ func ParsePatterns(list []string) (Patterns, error) {
 // Match reports whether a table is captured. Names are as in the catalog, without
 // quotes. It takes no lock and looks at nothing but the names.
 func (p Patterns) Match(schema, table string) bool {
-	if neverCaptured(schema) || matchAny(p.exclude, schema, table) {
+	if neverCaptured(schema) || p.Excludes(schema, table) {
 		return false
 	}
 	return len(p.include) == 0 || matchAny(p.include, schema, table)
 }
 
-// names reports whether a pattern names this relation itself, without wildcards.
-func (p Patterns) names(schema, table string) bool {
+// Names reports whether a pattern names this relation itself, without wildcards.
+func (p Patterns) Names(schema, table string) bool {
 	if !p.Match(schema, table) {
 		return false
 	}
@@ -77,8 +87,11 @@ func (p Patterns) names(schema, table string) bool {
 	return false
 }
 
+// Excludes reports whether an exclusion matches the table.
+func (p Patterns) Excludes(schema, table string) bool { return matchAny(p.exclude, schema, table) }
+
 func neverCaptured(schema string) bool {
-	return schema == ownSchema || schema == "information_schema" || strings.HasPrefix(schema, "pg_")
+	return schema == Own || schema == "information_schema" || strings.HasPrefix(schema, "pg_")
 }
 
 func matchAny(list []pattern, schema, table string) bool {
