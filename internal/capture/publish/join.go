@@ -44,6 +44,7 @@ type Column struct {
 const (
 	TablePrefix = "lockstep:table:"
 	RowPrefix   = "lockstep:row:"
+	GapPrefix   = "lockstep:gap:" // a publication was missing for a while
 	Follow      = "follow"
 	Missing     = "missing"
 )

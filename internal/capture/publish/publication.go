@@ -146,14 +146,15 @@ func (p *publication) wrongOperations() bool {
 	return !p.insert || !p.truncate || p.update != want || p.delete != want
 }
 
-// create makes a publication without tables. Somebody else may make it first.
-func (p *publication) create(ctx context.Context, db execer, srv server) error {
+// create makes a publication without tables, and executes more in its transaction.
+// Somebody else may make it first.
+func (p *publication) create(ctx context.Context, db execer, srv server, more ...string) error {
 	name := pgdb.QuoteIdent(p.name)
 	statements := []string{
 		"CREATE PUBLICATION " + name + " WITH (" + p.wants(srv) + ")",
 		"COMMENT ON PUBLICATION " + name + " IS " + pgdb.QuoteLiteral(madeHere),
 	}
-	err := together(ctx, db, statements)
+	err := together(ctx, db, append(statements, more...))
 	var refused *pgconn.PgError
 	switch {
 	case err == nil || sqlState(err) == stateDuplicate:

@@ -88,7 +88,7 @@ func (rd *round) lookAtPublications(ctx context.Context) error {
 	missing := 0
 	for i := range rd.pubs {
 		if p := &rd.pubs[i]; !p.exists {
-			if err := p.create(ctx, rd.conn, srv); err != nil {
+			if err := p.create(ctx, rd.conn, srv, rd.gapMessage(srv)...); err != nil {
 				return err
 			}
 			missing++
@@ -100,6 +100,20 @@ func (rd *round) lookAtPublications(ctx context.Context) error {
 	rd.changed += missing
 	rd.pubs, err = readPublications(ctx, rd.conn, srv, names)
 	return err
+}
+
+// skipsMissing is the version from which Postgres streams on without a publication
+// that is missing, instead of failing.
+const skipsMissing = 180000
+
+// gapMessage goes into the transaction that makes a publication anew while the slot
+// moves: what was written without it is not in the stream, and nothing else would
+// tell. Older servers fail at the first such change, which capture notices.
+func (rd *round) gapMessage(srv server) []string {
+	if rd.mode == preparing || !srv.streaming || srv.version < skipsMissing || rd.config.JoinSecret == "" {
+		return nil
+	}
+	return []string{"SELECT pg_catalog.pg_logical_emit_message(true, " + pgdb.QuoteLiteral(GapPrefix+rd.config.JoinSecret) + ", 'publication_rebuilt')"}
 }
 
 // correct sets those parameters at once that cannot make a write fail.

@@ -55,6 +55,12 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 	if err != nil {
 		return mark, err
 	}
+	if findGap(mark, s, w.timeline) == gapSlotMoved {
+		// Whoever read the slot until a moment ago may have gone on in the log, too.
+		if mark, err = c.config.Log.Recover(ctx); err != nil {
+			return mark, fmt.Errorf("find the end of the stream: %w", err)
+		}
+	}
 	reason := findGap(mark, s, w.timeline)
 	if c.rebuild && mark.SystemID != 0 {
 		reason = gapRebuilt

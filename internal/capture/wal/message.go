@@ -52,8 +52,22 @@ func (d *decoder) logicalMessage(ctx context.Context, body []byte) error {
 		return d.joinTable(ctx, content)
 	case d.isJoin(prefix, publish.RowPrefix):
 		return d.joinRow(ctx, content)
+	case d.isJoin(prefix, publish.GapPrefix):
+		return d.gapEverywhere(ctx)
 	}
 	return nil
+}
+
+// gapEverywhere says that changes of any table may be missing before this place: a
+// publication was made again that Postgres had gone on without.
+func (d *decoder) gapEverywhere(ctx context.Context) error {
+	if d.tx.ordinal <= d.tx.skipTo {
+		return nil
+	}
+	d.log.ErrorContext(ctx, "changes may be missing in the stream: compare what depends on it with the tables", obs.KeyReason, gapRebuilt)
+	everything := &lockstep.Table{Key: lockstep.KeyRow}
+	d.emitGap(&relation{table: everything, hash: lockstep.KeyHash(everything)}, gapRebuilt)
+	return d.out.ended(ctx)
 }
 
 func (d *decoder) annotate(ctx context.Context, content []byte) {

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,9 @@ func TestPublicationMadeAgainIsAGapAndNoEndlessError(t *testing.T) {
 	url := pgtest.Database(t)
 	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY)")
 	publishTables(t, url, "a")
+	if version(t, url) >= 180000 {
+		t.Skip("from Postgres 18 on decoding goes on without a missing publication: package publish announces that one was made again")
+	}
 	log := newMemoryLog(t)
 	r := begin(t, url, log, func(c *Config, _ *tuning) { c.Publish = present })
 	pgtest.Exec(t, url, "INSERT INTO a VALUES (1)")
@@ -242,4 +246,13 @@ func TestConfigurationIsChecked(t *testing.T) {
 	if _, err := New(good); err != nil {
 		t.Error(err)
 	}
+}
+
+func version(t *testing.T, url string) int {
+	t.Helper()
+	n, err := strconv.Atoi(pgtest.Query(t, url, "SHOW server_version_num")[0][0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -207,3 +207,16 @@ func TestTableThatJoinsWithoutItsRowsIsAGap(t *testing.T) {
 	}
 	equal(t, changes[1].Row, `{"id":2}`)
 }
+
+func TestPublicationMadeAgainUnderTheSlotIsAGapOfEverything(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY)")
+	publishTables(t, url, "a")
+	log := newMemoryLog(t)
+	r := begin(t, url, log, func(c *Config, _ *tuning) { c.JoinSecret = "s3cret" })
+	pgtest.Exec(t, url, "INSERT INTO a VALUES (1)", `SELECT pg_logical_emit_message(true, 'lockstep:gap:s3cret', 'publication_rebuilt')`,
+		`SELECT pg_logical_emit_message(true, 'lockstep:gap:guessed', 'publication_rebuilt')`, "INSERT INTO a VALUES (2)")
+	r.caughtUp()
+	equal(t, gapOf(t, log), []string{`{"id":1}`, "publication_rebuilt", `{"id":2}`})
+}
