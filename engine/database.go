@@ -170,6 +170,8 @@ func (d *database) health() api.Part {
 		if s.LastError != "" {
 			part.Reason = s.LastError
 		}
+	case s.Doubt != "":
+		part.Ready, part.Reason = false, s.Doubt
 	case standing > stuck:
 		part.Ready, part.Reason = false, fmt.Sprintf("what Postgres sent has not reached the stream's disk for %s: look at the log, and at the space that is left in data_dir", standing.Round(time.Second))
 	case time.Since(s.LastHeard) > silent:

@@ -108,7 +108,9 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return stage.Run(ctx, e.stages(server)...)
+	err = stage.Run(ctx, e.stages(server)...)
+	e.Logger.InfoContext(ctx, "stopped", "ran_for", time.Since(e.started).Round(time.Second).String())
+	return err
 }
 
 func (e *Engine) openDir(context.Context) (func() error, error) {

@@ -103,9 +103,12 @@ type Capture struct {
 	rebuild bool // the slot's WAL cannot be decoded with the publications: begin anew
 	silence time.Duration
 
-	mu     sync.Mutex // guards what follows
-	status Status
-	live   *session
+	mu      sync.Mutex // guards what follows
+	status  Status
+	live    *session
+	lost    string // why the last connection ended; empty: there was none
+	lostAt  uint64 // the progress when it did
+	repeats int    // how often that has happened again since, with no progress
 }
 
 // New checks the configuration and opens nothing. Errors are [lockstep.ErrInvalid].

@@ -20,6 +20,10 @@ type Status struct {
 	Connected bool      // changes flow or would
 	// LastError is why it is not connected, with the remedy; empty while it is.
 	LastError string
+	// Doubt is why the connection before this one ended, as long as this one is
+	// younger than three seconds and has brought nothing to the stream's disk: a
+	// full disk lets every connection live for a moment.
+	Doubt string
 	// Gap is the reason of the last gap since the start; empty: none.
 	Gap string
 
@@ -52,6 +56,10 @@ type counters struct {
 
 func (c *counters) progress() uint64 { return c.marks.Load() }
 
+// settled is the age from which a connection is trusted without having brought
+// anything.
+const settled = 3 * time.Second
+
 // Status returns a snapshot.
 func (c *Capture) Status() Status {
 	c.mu.Lock()
@@ -64,6 +72,9 @@ func (c *Capture) Status() Status {
 		if since := c.live.waiting.Load(); since != 0 {
 			s.LastHeard = time.Unix(0, since)
 		}
+	}
+	if s.Connected && c.lost != "" && c.lostAt == c.counts.progress() && time.Since(s.Since) < settled {
+		s.Doubt = c.lost
 	}
 	if s.ServerEnd > s.Confirmed {
 		s.LagBytes = uint64(s.ServerEnd - s.Confirmed)
@@ -102,10 +113,14 @@ func (c *Capture) interrupted(ctx context.Context, err error) {
 	c.enter(ctx, "waiting")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.status.LastError == err.Error() {
+	c.status.LastError = err.Error()
+	again := c.lost == err.Error() && c.lostAt == c.counts.progress()
+	c.lost, c.lostAt = err.Error(), c.counts.progress()
+	if again {
+		c.repeats++
 		return
 	}
-	c.status.LastError = err.Error()
+	c.repeats = 0
 	c.log.WarnContext(ctx, "capture is interrupted and will be tried again", obs.KeyError, err)
 }
 
@@ -115,6 +130,9 @@ func (c *Capture) stream(ctx context.Context, s *session) {
 	defer c.mu.Unlock()
 	c.live = s
 	c.status.Connected, c.status.LastError = true, ""
+	if c.repeats > 0 && c.lostAt == c.counts.progress() {
+		return
+	}
 	c.log.InfoContext(ctx, "capture is streaming", obs.KeySlot, c.config.Slot, obs.KeyLSN, lockstep.LSN(s.flight.durable.Load()).String())
 }
 
