@@ -110,7 +110,7 @@ type consumerCreateCmd struct {
 	File        string        `short:"f" placeholder:"FILE" help:"YAML of one consumer as in lockstep.yml; - is standard input. Flags go before it."`
 	Kind        string        `placeholder:"KIND" help:"How it gets its changes: http or stdout. Default: http."`
 	Database    string        `placeholder:"NAME" help:"The database. Default: the only one."`
-	Tables      []string      `placeholder:"PATTERN" help:"Tables, such as public.orders or stripe.*. Default: all."`
+	Tables      []string      `placeholder:"PATTERN" help:"Tables, such as public.orders or stripe.*; a name alone is one of public. Default: all."`
 	Actions     []string      `placeholder:"ACTION" help:"insert, update, delete. Default: all."`
 	Filter      string        `placeholder:"EXPR" help:"Only changes for which the expression is true."`
 	Transform   string        `placeholder:"EXPR" help:"What becomes of the record."`
@@ -164,7 +164,7 @@ func (x *consumerCreateCmd) definition(s streams) (map[string]json.RawMessage, e
 	set("name", x.Name, x.Name != "")
 	set("kind", x.Kind, x.Kind != "")
 	set("database", x.Database, x.Database != "")
-	set("tables", x.Tables, len(x.Tables) > 0)
+	set("tables", patterns(x.Tables), len(x.Tables) > 0)
 	set("actions", x.Actions, len(x.Actions) > 0)
 	set("filter", x.Filter, x.Filter != "")
 	set("transform", x.Transform, x.Transform != "")

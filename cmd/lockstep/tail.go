@@ -32,7 +32,7 @@ func (t *tailCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
 		return err
 	}
 	lost := false
-	options := client.TailOptions{Tables: t.patterns(), Actions: t.Action, Filter: t.Filter, From: t.from(), Interrupted: func(err error) {
+	options := client.TailOptions{Tables: patterns(t.Tables), Actions: t.Action, Filter: t.Filter, From: t.from(), Interrupted: func(err error) {
 		if !lost {
 			p.note("lockstep: %s; going on when it is back", reason(err))
 		}
@@ -81,9 +81,9 @@ func (t *tailCmd) database(ctx context.Context, remote *client.Client) (string, 
 }
 
 // patterns reads a name alone as a table of public, as Postgres does.
-func (t *tailCmd) patterns() []string {
-	out := make([]string, len(t.Tables))
-	for i, name := range t.Tables {
+func patterns(tables []string) []string {
+	out := make([]string, len(tables))
+	for i, name := range tables {
 		out[i] = name
 		if !strings.ContainsAny(name, `.*"-`) {
 			out[i] = "public." + name
