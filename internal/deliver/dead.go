@@ -24,8 +24,11 @@ func (c *Consumer) Dead(ctx context.Context, after uint64, limit int) ([]Letter,
 // DeadLetter returns one dead letter, or lockstep.ErrNotFound.
 func (c *Consumer) DeadLetter(ctx context.Context, seq uint64) (Letter, error) {
 	l, err := c.b.cfg.Dead.Get(ctx, c.id, seq)
+	if errors.Is(err, lockstep.ErrNotFound) {
+		return l, fmt.Errorf("consumer %s has no dead letter %d: %w", c.name(), seq, lockstep.ErrNotFound)
+	}
 	if err != nil {
-		return l, fmt.Errorf("dead letter %d of consumer %s: %w", seq, c.name(), err)
+		return l, fmt.Errorf("read a dead letter of consumer %s: %w", c.name(), err)
 	}
 	return l, nil
 }

@@ -313,3 +313,15 @@ func TestCallsOnLettersThatAreNotThere(t *testing.T) {
 		}
 	}
 }
+
+func TestLetterThatIsNotThereIsToldOnce(t *testing.T) {
+	t.Parallel()
+	c := newRig(t).put(definition(nil))
+	for what, err := range map[string]error{
+		"show": func() error { _, err := c.DeadLetter(t.Context(), 42); return err }(), "retry": c.Retry(t.Context(), 42), "drop": c.Drop(t.Context(), 42),
+	} {
+		if !errors.Is(err, lockstep.ErrNotFound) || strings.Count(err.Error(), "dead letter") != 1 {
+			t.Errorf("%s: got %v, want one sentence of the kind ErrNotFound", what, err)
+		}
+	}
+}
