@@ -106,9 +106,14 @@ func (b *Batch) parseTables(data []byte) error {
 	for i := range b.tables {
 		t := &b.tables[i]
 		t.OID = r.uint32()
-		t.Key = KeyKind(r.uint8())
+		key := r.uint8()
+		t.Key = KeyKind(key &^ keyAddressed)
 		t.Schema = string(r.bytes(int(r.uint16())))
 		t.Name = string(r.bytes(int(r.uint16())))
+		if key&keyAddressed != 0 {
+			t.Consumer = string(r.bytes(int(r.uint16())))
+			t.Progress = string(r.bytes(int(r.uint16())))
+		}
 	}
 	return r.err("tables")
 }

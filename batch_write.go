@@ -35,6 +35,10 @@ const (
 
 	flagComplete = 1
 	flagOldKnown = 1
+
+	// keyAddressed is a bit beside a table's kind of key: the consumer that the
+	// records are for and the progress of who wrote them follow the name.
+	keyAddressed = 0x80
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -143,9 +147,17 @@ func (w *BatchWriter) Seal(first uint64, mark Mark) ([]byte, error) {
 	w.buf = le.AppendUint16(w.buf, uint16(len(w.tables)))
 	for _, t := range w.tables {
 		w.buf = le.AppendUint32(w.buf, t.OID)
-		w.buf = append(w.buf, byte(t.Key))
+		key := byte(t.Key)
+		if t.Consumer != "" || t.Progress != "" {
+			key |= keyAddressed
+		}
+		w.buf = append(w.buf, key)
 		w.buf = appendString(w.buf, t.Schema)
 		w.buf = appendString(w.buf, t.Name)
+		if key&keyAddressed != 0 {
+			w.buf = appendString(w.buf, t.Consumer)
+			w.buf = appendString(w.buf, t.Progress)
+		}
 	}
 	txs := len(w.buf)
 	w.buf = le.AppendUint32(w.buf, uint32(len(w.txs)))

@@ -127,6 +127,12 @@ type Table struct {
 	Schema string
 	Name   string
 	Key    KeyKind
+	// Consumer is the id of the one consumer that the records are for: rows that a
+	// backfill reads for it. Empty: they are for everybody.
+	Consumer string
+	// Progress is what whoever put the records there notes for itself, in the same
+	// batch as the records; a backfill finds its place by it. At most 65,535 bytes.
+	Progress string
 }
 
 // String returns schema.name, unquoted: for people and for logs.

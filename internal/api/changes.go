@@ -40,7 +40,9 @@ func (a *API) selectChanges(sel Selection, database string) (Selector, error) {
 		}
 	}
 	return func(r lockstep.Record) (bool, error) {
-		if !wanted[r.Action()&7] || !tables(r.Table()) {
+		t := r.Table()
+		// Rows read for one consumer are no news to anybody else.
+		if t.Consumer != "" || !wanted[r.Action()&7] || !tables(t) {
 			return false, nil
 		}
 		if program == nil || r.Action().Whole() {

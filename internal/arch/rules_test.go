@@ -22,6 +22,7 @@ func borders() map[string][]string {
 		"internal/arch":        {},
 		"internal/auth":        {"internal/obs", "internal/pgdb"},
 		"internal/capture":     {"internal/obs", "internal/pattern", "internal/pgdb"},
+		"internal/doctor":      {"internal/capture", "internal/config", "internal/obs", "internal/pattern", "internal/pgdb"},
 		"internal/config":      {},
 		"internal/deliver":     {"internal/filter", "internal/obs", "internal/pattern"},
 		"internal/filter":      {},

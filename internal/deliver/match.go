@@ -12,6 +12,7 @@ import (
 // matcher decides which changes a consumer gets, and what their key is. It is
 // immutable and safe for concurrent use.
 type matcher struct {
+	id        string // of the consumer
 	database  string
 	tables    pattern.Patterns
 	actions   [lockstep.Gap + 1]bool
@@ -22,7 +23,7 @@ type matcher struct {
 }
 
 func newMatcher(d Definition) (*matcher, error) {
-	m := &matcher{database: d.Database, order: d.OrderBy}
+	m := &matcher{id: d.ID, database: d.Database, order: d.OrderBy}
 	var err error
 	if m.tables, err = pattern.Parse(d.Tables); err != nil {
 		return nil, fmt.Errorf("tables of consumer %s: %w: %w", d.Name, err, lockstep.ErrInvalid)
@@ -51,8 +52,11 @@ func newMatcher(d Definition) (*matcher, error) {
 }
 
 // selects reports whether changes of the table can match. A change of no single
-// table concerns everybody.
+// table concerns everybody; rows read for another consumer do not concern this one.
 func (m *matcher) selects(t *lockstep.Table) bool {
+	if t.Consumer != "" && t.Consumer != m.id {
+		return false
+	}
 	return t.OID == 0 || m.tables.Match(t.Schema, t.Name)
 }
 

@@ -119,6 +119,7 @@ func (t *tail) interested(table *lockstep.Table) []*Consumer {
 	if table.OID == 0 {
 		name = ""
 	}
+	name += "\x00" + table.Consumer
 	if list, ok := t.interest[name]; ok {
 		return list
 	}
