@@ -11,7 +11,7 @@ ARGS     ?=
 WITH_POSTGRES = bin=$$(scripts/postgres.sh) && LOCKSTEP_PG_BIN="$$bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt fmt-check vet lint fuzz bench clean
+.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: build ## private Postgres, stream, pgbench, workers, one live line (ARGS="
 
 test: ## run all tests, against a real Postgres
 	@$(WITH_POSTGRES) go test $(TESTFLAGS) ./...
+
+matrix: ## the suites of capture, engine and torture on Postgres 14 to 18 (VERSIONS="14 18" ARGS="./internal/capture/...")
+	@ARGS="$(ARGS)" scripts/matrix.sh $(VERSIONS)
 
 race: ## run all tests with the race detector
 	@$(WITH_POSTGRES) go test -race $(TESTFLAGS) ./...
@@ -42,6 +45,17 @@ vet: # go vet
 
 lint: ## run golangci-lint (built once into bin/)
 	@lint=$$(scripts/golangci-lint.sh) && $$lint run
+
+CHAOS = LOCKSTEP_CHAOS=1 LOCKSTEP_BIN="$(CURDIR)/bin/lockstep" go test -count 1 -v -timeout 4h ./internal/chaos
+
+chaos: build ## kill, cut, fill and freeze a working node (LOCKSTEP_CHAOS_SEED, _KILLS, _CHANGES), 10 minutes
+	@$(WITH_POSTGRES) $(CHAOS) -run 'TestCampaign$$' $(ARGS)
+
+powercut: build ## cut a node's power 20 times (LOCKSTEP_CHAOS_CUTS), 1 minute, root
+	@$(WITH_POSTGRES) LOCKSTEP_CHAOS_CUTS=$${LOCKSTEP_CHAOS_CUTS:-20} $(CHAOS) -run 'TestPowerCut$$' $(ARGS)
+
+damage: build ## damage a node's files 100 times (LOCKSTEP_CHAOS_FLIPS), 5 minutes
+	@$(WITH_POSTGRES) LOCKSTEP_CHAOS_FLIPS=$${LOCKSTEP_CHAOS_FLIPS:-100} $(CHAOS) -run 'TestDamage$$' $(ARGS)
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(WITH_POSTGRES) && export LOCKSTEP_PG_BIN && \

@@ -73,6 +73,61 @@ func TestBatchGivesBackWhatWasWritten(t *testing.T) {
 	}
 }
 
+// sealAddressed is a batch of rows for one consumer, for everybody, and with a note
+// of whoever put them there.
+func sealAddressed(t testing.TB) []byte {
+	t.Helper()
+	var w lockstep.BatchWriter
+	w.Reset(nil)
+	w.Begin(lockstep.Tx{CommitLSN: 5, CommitTime: 1790000000123456})
+	for i, one := range addressed() {
+		add(&w, &one, lockstep.Read, uint32(i), `{"id":7}`, ``, `["7"]`, `,"backfill":{"id":"b1"}`)
+	}
+	data, err := w.Seal(10, sampleMark())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func addressed() []lockstep.Table {
+	var tables []lockstep.Table
+	for _, to := range []struct{ consumer, progress string }{
+		{}, {"0190b0e1-1c1c-7000-8000-000000000001", ""}, {"", "job 1, page 7"}, {"0190b0e1-1c1c-7000-8000-000000000001", strings.Repeat("p", 65_535)}, {"ü", "{\"after\":[\"\\u0000\"]}"},
+	} {
+		one := *orders
+		one.Consumer, one.Progress = to.consumer, to.progress
+		tables = append(tables, one)
+	}
+	return tables
+}
+
+func TestBatchKeepsWhomItsRowsAreForAndTheProgressNoted(t *testing.T) {
+	t.Parallel()
+	b, err := lockstep.ParseBatch(sealAddressed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(addressed(), b.Tables()); diff != "" {
+		t.Errorf("tables differ (-want +got):\n%s", diff)
+	}
+	for i, want := range addressed() {
+		r := b.Record(i)
+		if *r.Table() != want || r.Action() != lockstep.Read {
+			t.Errorf("record %d is of %+v, want %+v", i, *r.Table(), want)
+		}
+		// It is a row of the same table, whomever it is for: its place in its key's
+		// order depends on that.
+		if lockstep.KeyHash(r.Table()) != lockstep.KeyHash(orders) {
+			t.Errorf("record %d: whom a row is for is part of its key", i)
+		}
+		m := string(lockstep.AppendMessage(nil, r, lockstep.MessageOptions{}))
+		if strings.Contains(m, "job 1") || strings.Contains(m, "ppp") || !strings.Contains(m, `"action":"read"`) || !strings.Contains(m, `,"backfill":{"id":"b1"}`) {
+			t.Errorf("message %s", m)
+		}
+	}
+}
+
 func TestBatchWithoutChangesMovesTheMark(t *testing.T) {
 	t.Parallel()
 	var w lockstep.BatchWriter
@@ -89,7 +144,23 @@ func TestBatchWithoutChangesMovesTheMark(t *testing.T) {
 
 func TestBatchNoticesEveryFlippedBit(t *testing.T) {
 	t.Parallel()
-	data := sealSample(t)
+	var w lockstep.BatchWriter
+	w.Reset(nil)
+	w.Begin(lockstep.Tx{CommitLSN: 5})
+	one := *orders
+	one.Consumer, one.Progress = "c1", "page 7"
+	add(&w, &one, lockstep.Read, 0, `{"id":7}`, ``, `["7"]`, ``)
+	short, err := w.Seal(10, sampleMark())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range [][]byte{sealSample(t), short} {
+		noticesDamage(t, data)
+	}
+}
+
+func noticesDamage(t *testing.T, data []byte) {
+	t.Helper()
 	for i := range data {
 		for bit := range 8 {
 			damaged := append([]byte(nil), data...)
@@ -219,6 +290,7 @@ func TestLSNReadsAsPostgresWritesIt(t *testing.T) {
 
 func FuzzParseBatch(f *testing.F) {
 	f.Add(sealSample(f))
+	f.Add(sealAddressed(f))
 	f.Add([]byte("LSB\x01"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		b, err := lockstep.ParseBatch(data)

@@ -2,12 +2,12 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,7 +15,6 @@ import (
 	"lockstep"
 	"lockstep/internal/capture/wal"
 	"lockstep/internal/pgdb"
-	"lockstep/internal/pgdb/cluster"
 	"lockstep/internal/stream"
 )
 
@@ -47,71 +46,75 @@ func workloads() []workload {
 
 // Capture measures how fast the backlog of a slot reaches the fsynced stream, as a
 // ratio to pg_recvlogical draining a twin of the same slot to /dev/null.
-func Capture(ctx context.Context, o Options) error {
-	if err := o.defaults(); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "lockstep-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	pg, err := cluster.Start(ctx, cluster.Config{Dir: filepath.Join(dir, "postgres"), Bin: o.PGBin, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pg.Stop(context.WithoutCancel(ctx)) }()
-	fmt.Fprintf(o.Out, "capture: backlog of one slot into the fsynced stream, as a ratio to pg_recvlogical (pgoutput, /dev/null, unix socket)\n")
-	fmt.Fprintf(o.Out, "%d rows, %d rounds interleaved A A' B; rows/s are medians; A/A' is the noise floor\n\n", o.Rows, o.Rounds)
-	fmt.Fprintf(o.Out, "%-46s %12s %12s %8s %8s %14s\n", "workload", "recvlogical", "lockstep", "ratio", "A/A'", "CPU µs/change")
-	for i, w := range workloads() {
-		if err := captureWorkload(ctx, o, pg, filepath.Join(dir, "stream"), w, fmt.Sprintf("bench%d", i)); err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
-	}
-	return nil
+func Capture(ctx context.Context, o Options) (Report, error) {
+	return o.run(ctx, plan{
+		name:  "capture",
+		about: "the backlog of a slot into the fsynced stream, beside pg_recvlogical draining a twin of the slot",
+		conditions: func(o Options) []string {
+			return []string{
+				fmt.Sprintf("%d rows (a quarter for single-row transactions, half for updates and 1 KB rows), %d rounds of A B A'", o.Rows, o.Rounds),
+				"A: pg_recvlogical, pgoutput with the same options, Unix socket, to /dev/null; B: lockstep, its connecting included, read back at the tail of the stream",
+				"ratio: rows/s of B by those of A and A'; floor: A by A'; Postgres and stream with fsync",
+			}
+		},
+		measure: func(ctx context.Context, o Options) ([]Figure, error) { return o.inLab(ctx, captureAll) },
+	})
 }
 
-func captureWorkload(ctx context.Context, o Options, pg *cluster.Cluster, dir string, w workload, database string) error {
-	if err := pg.CreateDatabase(ctx, database); err != nil {
-		return err
+func captureAll(ctx context.Context, l *lab) (figures []Figure, err error) {
+	for i, w := range workloads() {
+		l.say("capture: %s", w.name)
+		more, err := l.captureWorkload(ctx, w, fmt.Sprintf("bench%d", i))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.name, err)
+		}
+		figures = append(figures, more...)
 	}
-	db, err := pgdb.Open(ctx, pg.URL(database), "lockstep bench")
+	return figures, nil
+}
+
+func (l *lab) captureWorkload(ctx context.Context, w workload, name string) ([]Figure, error) {
+	if err := l.pg.CreateDatabase(ctx, name); err != nil {
+		return nil, err
+	}
+	db, err := pgdb.Open(ctx, l.pg.URL(name), "lockstep bench")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer db.Close()
-	rows := o.Rows / w.share
+	rows := l.Rows / w.share
 	end, err := writeBacklog(ctx, db, w, rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var peer, peer2, ours, floor, ratio, cpu []float64
-	for round := range o.Rounds {
-		a, err := drainPeer(ctx, db, pg.URL(database), o.PGBin, end, round*2)
+	d := drain{lab: l, db: db, url: l.pg.URL(name), end: end, rows: rows}
+	var peer, ours, floor, ratio, cpu []float64
+	for range l.Rounds {
+		a, err := d.peer(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		b, c, err := drainOurs(ctx, db, pg.URL(database), dir, rows, round)
+		b, c, err := d.ours(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		a2, err := drainPeer(ctx, db, pg.URL(database), o.PGBin, end, round*2+1)
+		a2, err := d.peer(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		n := float64(rows)
-		peer, peer2, ours = append(peer, n/a.Seconds()), append(peer2, n/a2.Seconds()), append(ours, n/b.Seconds())
-		floor = append(floor, a.Seconds()/a2.Seconds())
+		peer, ours = append(peer, n/a.Seconds(), n/a2.Seconds()), append(ours, n/b.Seconds())
+		floor = append(floor, a2.Seconds()/a.Seconds())
 		ratio = append(ratio, (a.Seconds()+a2.Seconds())/2/b.Seconds())
 		cpu = append(cpu, float64(c.Microseconds())/n)
 	}
-	fmt.Fprintf(o.Out, "%-46s %12.0f %12.0f %8.2f %8.2f %14.2f\n", w.name, median(append(peer, peer2...)), median(ours), median(ratio), median(floor), median(cpu))
+	figures := []Figure{
+		figure(w.name, "pg_recvlogical", "rows/s", peer), figure(w.name, "lockstep", "rows/s", ours),
+		figure(w.name, "lockstep by pg_recvlogical", "", ratio).beside(floor).atLeast(0.8, "at least 0.80, better 0.95"),
+		figure(w.name, "lockstep, CPU", "µs/change", cpu),
+	}
 	_, err = db.Exec(ctx, `SELECT pg_drop_replication_slot('base')`)
-	return err
+	return figures, err
 }
 
 // writeBacklog makes table, publication and slot, then commits the rows. It
@@ -143,27 +146,46 @@ func writeBacklog(ctx context.Context, db *pgxpool.Pool, w workload, rows int) (
 	return lockstep.ParseLSN(text)
 }
 
-func drainPeer(ctx context.Context, db *pgxpool.Pool, url, binDir string, end lockstep.LSN, n int) (time.Duration, error) {
-	slot := fmt.Sprintf("peer%d", n)
-	if _, err := db.Exec(ctx, `SELECT pg_copy_logical_replication_slot('base', $1)`, slot); err != nil {
-		return 0, fmt.Errorf("copy the slot: %w", err)
+// drain is the backlog of one slot, of which twins are drained.
+type drain struct {
+	*lab
+	db   *pgxpool.Pool
+	url  string
+	end  lockstep.LSN
+	rows int
+}
+
+// twin copies the slot and returns what drops the copy.
+func (d drain) twin(ctx context.Context, name string) (drop func() error, err error) {
+	if _, err := d.db.Exec(ctx, `SELECT pg_copy_logical_replication_slot('base', $1)`, name); err != nil {
+		return nil, fmt.Errorf("copy the slot: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "pg_recvlogical"), "--dbname="+url, "--slot="+slot, "--start", "--no-loop", "--file=/dev/null",
-		"--endpos="+end.String(), "--fsync-interval=0", "--option=proto_version=1", "--option=publication_names=bench,bench_inserts", "--option=messages=true")
+	return func() error {
+		_, err := d.db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name)
+		return err
+	}, nil
+}
+
+func (d drain) peer(ctx context.Context) (time.Duration, error) {
+	drop, err := d.twin(ctx, "peer")
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(d.PGBin, "pg_recvlogical"), "--dbname="+d.url, "--slot=peer", "--start", "--no-loop", "--file=/dev/null",
+		"--endpos="+d.end.String(), "--fsync-interval=0", "--option=proto_version=1", "--option=publication_names=bench,bench_inserts", "--option=messages=true")
 	start := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("pg_recvlogical: %w: %s", err, out)
 	}
-	took := time.Since(start)
-	_, err := db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, slot)
-	return took, err
+	return time.Since(start), drop()
 }
 
-func drainOurs(ctx context.Context, db *pgxpool.Pool, url, dir string, rows, n int) (took, cpu time.Duration, err error) {
-	slot := fmt.Sprintf("ours%d", n)
-	if _, err := db.Exec(ctx, `SELECT pg_copy_logical_replication_slot('base', $1)`, slot); err != nil {
-		return 0, 0, fmt.Errorf("copy the slot: %w", err)
+func (d drain) ours(ctx context.Context) (took, cpu time.Duration, err error) {
+	drop, err := d.twin(ctx, "ours")
+	if err != nil {
+		return 0, 0, err
 	}
+	dir := filepath.Join(d.dir, "stream")
 	defer func() { _ = os.RemoveAll(dir) }()
 	quiet := slog.New(slog.DiscardHandler)
 	server, err := stream.Open(ctx, stream.Config{Dir: dir, Logger: quiet})
@@ -177,23 +199,23 @@ func drainOurs(ctx context.Context, db *pgxpool.Pool, url, dir string, rows, n i
 	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
-	capture, err := wal.New(wal.Config{Database: "bench", URL: url, Slot: slot, Publication: "bench", Log: log, Logger: quiet})
+	capture, err := wal.New(wal.Config{Database: "bench", URL: d.url, Slot: "ours", Publication: "bench", Log: log, Logger: quiet})
 	if err != nil {
 		return 0, 0, err
 	}
 	done := make(chan error, 1)
-	before, start := cpuTime(), time.Now()
-	go func() { done <- capture.Run(run) }()
-	if err := countChanges(run, log, rows); err != nil {
-		return 0, 0, err
-	}
-	took, cpu = time.Since(start), cpuTime()-before
+	before, start := ownCPU(), time.Now()
+	go func() {
+		defer cancel() // nobody waits for changes of a capture that has ended
+		done <- capture.Run(run)
+	}()
+	err = countChanges(run, log, d.rows)
+	took, cpu = time.Since(start), ownCPU()-before
 	cancel()
-	if err := <-done; err != nil {
+	if err := errors.Join(err, <-done); err != nil {
 		return 0, 0, err
 	}
-	_, err = db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, slot)
-	return took, cpu, err
+	return took, cpu, drop()
 }
 
 // countChanges reads the stream as a consumer at its tail does, until it has seen
@@ -212,12 +234,4 @@ func countChanges(ctx context.Context, log *stream.Log, rows int) error {
 		next = batch.Mark.Seq + 1
 	}
 	return nil
-}
-
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

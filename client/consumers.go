@@ -20,6 +20,7 @@ type Definition struct {
 	Filter      string          `json:"filter,omitempty"`
 	Transform   string          `json:"transform,omitempty"`
 	Start       string          `json:"start,omitempty"`
+	Backfill    bool            `json:"backfill,omitempty"` // the rows that exist come first, as action read
 	OrderBy     json.RawMessage `json:"order_by,omitempty"` // "key", "none" or a list of columns, as JSON
 	AckWait     string          `json:"ack_wait,omitempty"`
 	MaxInFlight int             `json:"max_in_flight,omitempty"`

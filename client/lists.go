@@ -15,8 +15,13 @@ type page[T any] struct {
 
 // all reads a list to its end.
 func all[T any](ctx context.Context, c *Client, path ...string) ([]T, error) {
+	return allOf[T](ctx, c, url.Values{}, path...)
+}
+
+// allOf is all for a list that the query narrows.
+func allOf[T any](ctx context.Context, c *Client, query url.Values, path ...string) ([]T, error) {
 	var out []T
-	query := url.Values{"limit": {"1000"}}
+	query.Set("limit", "1000")
 	for {
 		var p page[T]
 		if err := c.do(ctx, call{method: http.MethodGet, path: path, query: query, retry: repeatable}, &p); err != nil {

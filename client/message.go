@@ -42,6 +42,7 @@ type Metadata struct {
 	Late            bool            // later changes of the key went by before this one
 	Annotations     json.RawMessage // of the transaction; nil: none
 	Gap             json.RawMessage // of a gap
+	Backfill        json.RawMessage // of a read: the backfill that read the row; nil: none
 	Raw             json.RawMessage // everything, also what is newer than this client
 }
 
@@ -185,6 +186,8 @@ func (s *scanner) rareMetadata(m *Metadata, key string) (err error) {
 		m.Annotations, err = s.optional()
 	case "gap":
 		m.Gap, err = s.optional()
+	case "backfill":
+		m.Backfill, err = s.optional()
 	default:
 		_, err = s.raw()
 	}

@@ -24,6 +24,7 @@ type Database struct {
 		Name          string `json:"name"`
 		WALStatus     string `json:"wal_status"`
 		RetainedBytes int64  `json:"retained_bytes"`
+		SafeBytes     *int64 `json:"safe_bytes"` // how much more may be written before the database gives the slot up; nil: without limit
 	} `json:"slot"`
 	Tables []struct {
 		Name      string `json:"name"`
@@ -31,6 +32,33 @@ type Database struct {
 		Reason    string `json:"reason"`
 		Remedy    string `json:"remedy"`
 	} `json:"tables"` // those that are not captured in full
+	Gaps     []Gap    `json:"gaps"`     // open ones: changes may be missing there
+	Warnings []string `json:"warnings"` // what will go wrong unless somebody acts, and what to do
+	// OldestTransaction has been open for so long that it holds up the slot; nil: none.
+	OldestTransaction *struct {
+		PID   int32  `json:"pid"`
+		XID   string `json:"xid"`
+		AgeS  int64  `json:"age_s"`
+		State string `json:"state"`
+		User  string `json:"user"`
+	} `json:"oldest_transaction"`
+}
+
+// Gap is a place where changes may be missing, and that was not repaired yet.
+type Gap struct {
+	Reason  string    `json:"reason"`
+	Tables  []string  `json:"tables"` // empty: every table
+	FromLSN string    `json:"from_lsn"`
+	ToLSN   string    `json:"to_lsn"`
+	At      time.Time `json:"at"` // when it was found
+	Remedy  string    `json:"remedy"`
+}
+
+// Database returns the database with that name.
+func (c *Client) Database(ctx context.Context, name string) (Database, error) {
+	var out Database
+	err := c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "databases", name}, retry: repeatable}, &out)
+	return out, err
 }
 
 // Databases returns the databases of the node.

@@ -61,6 +61,16 @@ func (c *control) Run(ctx context.Context) error {
 	}
 }
 
+// loaded reports whether the schema is there and what is in it was read.
+func (c *control) loaded() bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // open returns an error only when ctx ends or trying again cannot help.
 func (c *control) open(ctx context.Context) error {
 	said := ""
@@ -111,9 +121,7 @@ func (c *control) Record(ctx context.Context, e api.Entry) error {
 // do uses the store once it is there. Whatever fails that is not about the request
 // itself is told as a control plane that is away.
 func (c *control) do(use func() error) error {
-	select {
-	case <-c.ready:
-	default:
+	if !c.loaded() {
 		return fmt.Errorf("%s: %w", controlHint, lockstep.ErrUnavailable)
 	}
 	err := use()

@@ -11,6 +11,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/api"
+	"lockstep/internal/capture/backfill"
 	"lockstep/internal/capture/publish"
 	"lockstep/internal/capture/wal"
 	"lockstep/internal/config"
@@ -27,6 +28,7 @@ type database struct {
 	url     string
 	pool    *pgxpool.Pool
 	log     *stream.Log
+	gaps    *backfill.Gaps
 	metrics *obs.Capture
 	stream  *obs.Stream
 	lag     atomic.Int64 // nanoseconds from commit to disk, of the last batch
@@ -36,6 +38,7 @@ type database struct {
 	place                        progress   // as it was when it last moved
 
 	// nil when the database is not captured
+	patterns   pattern.Patterns
 	capture    *wal.Capture
 	reconciler *publish.Reconciler
 }
@@ -69,7 +72,7 @@ func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
 }
 
 func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database, error) {
-	d := &database{Database: c, url: c.URL.Reveal(), metrics: e.metrics.Capture(c.Name), stream: e.metrics.Stream(c.Name)}
+	d := &database{Database: c, url: c.URL.Reveal(), gaps: e.gaps, metrics: e.metrics.Capture(c.Name), stream: e.metrics.Stream(c.Name)}
 	if d.url == "" {
 		d.url = e.cluster.URL(c.Name)
 	}
@@ -83,22 +86,29 @@ func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database
 	if c.Capture == config.CaptureNone {
 		return d, nil
 	}
-	if err := e.prepareCapture(d); err != nil {
+	if err := e.prepareCapture(ctx, d); err != nil {
 		d.pool.Close()
 		return nil, fmt.Errorf("databases: %s: %w", c.Name, err)
 	}
 	return d, nil
 }
 
-func (e *Engine) prepareCapture(d *database) error {
-	patterns, err := pattern.Parse(d.Tables)
-	if err != nil {
+func (e *Engine) prepareCapture(ctx context.Context, d *database) error {
+	var err error
+	if d.patterns, err = pattern.Parse(d.Tables); err != nil {
 		return err
+	}
+	if err := e.gaps.Load(ctx, d.Name); err != nil {
+		return err
+	}
+	states, err := e.stream.States(ctx)
+	if err != nil {
+		return fmt.Errorf("open what is known of its tables: %w", err)
 	}
 	secret := e.dir.joinSecret(d.Name)
 	d.reconciler, err = publish.New(publish.Config{
-		Pool: d.pool, Database: d.Name, Publication: d.Publication, Patterns: patterns, Slot: d.Slot, JoinSecret: secret, Logger: e.Logger,
-		Trigger: publish.DDLTrigger, Interval: surveyEvery, JoinRows: joinRows, JoinBytes: joinBytes,
+		Pool: d.pool, Database: d.Name, Publication: d.Publication, Patterns: d.patterns, Slot: d.Slot, JoinSecret: secret, Logger: e.Logger,
+		Seen: seenTables{states, d.Name}, Trigger: publish.DDLTrigger, Interval: surveyEvery, JoinRows: joinRows, JoinBytes: joinBytes,
 	})
 	if err != nil {
 		return err
@@ -106,6 +116,8 @@ func (e *Engine) prepareCapture(d *database) error {
 	d.capture, err = wal.New(wal.Config{
 		Database: d.Name, URL: d.url, Slot: d.Slot, Publication: d.Publication, Tables: d.Tables, Log: d.log,
 		Instance: e.dir.instance(), JoinSecret: secret, Int8AsString: d.Int8AsString, Logger: e.Logger,
+		RetainWAL: d.RetainWAL,
+		Gap:       func(ctx context.Context, g wal.Gap) error { return e.gaps.Open(ctx, d.Name, g) },
 		Publish: func(ctx context.Context) error {
 			_, _, err := d.reconciler.Ensure(ctx)
 			return err
@@ -180,6 +192,10 @@ func (d *database) health() api.Part {
 		part.Reason = nothingCaptured(d.reconciler.States())
 		part.Ready = part.Reason == ""
 	}
+	if part.Ready {
+		// Capture moves: what is there is delivered. What is not there is told beside it.
+		part.Reason = d.gapReason()
+	}
 	return part
 }
 
@@ -209,6 +225,16 @@ func (d *database) status() api.DatabaseStatus {
 	s.Connected, s.LagBytes = c.Connected, int64(c.LagBytes)
 	s.ReceivedLSN, s.ConfirmedLSN = c.Received.String(), c.Confirmed.String()
 	s.Slot = &api.SlotStatus{Name: d.Slot, WALStatus: c.Slot.WALStatus, RetainedBytes: c.Slot.RetainedBytes}
+	if c.Slot.SafeBytes >= 0 {
+		s.Slot.SafeBytes = &c.Slot.SafeBytes
+	}
+	if c.Warning != "" {
+		s.Warnings = append(s.Warnings, c.Warning)
+	}
+	if o := c.OldestTransaction; o != nil {
+		s.OldestTransaction = &api.TransactionStatus{PID: o.PID, XID: o.XID, AgeS: int64(o.Age.Seconds()), State: o.State, User: o.User}
+	}
+	s.Gaps = d.openGaps()
 	for _, t := range d.reconciler.States() {
 		if t.Reason != "" {
 			s.Tables = append(s.Tables, api.TableStatus{Name: t.String(), Published: publishedName(t.Published), Reason: t.Reason, Remedy: t.Remedy})
@@ -233,9 +259,47 @@ func (d *database) judge(s *api.DatabaseStatus, c wal.Status) {
 			s.Status, s.Reason = "warn", p.Reason+"; "+p.Remedy
 		}
 	}
-	if c.Gap != "" {
-		s.Status, s.Reason = "warn", "changes may be missing since the start of this node: "+c.Gap
+	if why := d.gapReason(); why != "" {
+		s.Status, s.Reason = "warn", why
 	}
+}
+
+// openGaps are the places where changes may be missing and that were not repaired.
+func (d *database) openGaps() []api.GapStatus {
+	var list []api.GapStatus
+	for _, g := range d.gaps.List(d.Name) {
+		s := api.GapStatus{Reason: g.Reason, At: g.At, Remedy: gapRemedy(d.Name)}
+		if g.From != 0 {
+			s.FromLSN = g.From.String()
+		}
+		if g.To != 0 {
+			s.ToLSN = g.To.String()
+		}
+		for _, t := range g.Tables {
+			s.Tables = append(s.Tables, t.String())
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func gapRemedy(database string) string { return "lockstep backfill --gap --database " + database }
+
+// gapReason tells in a sentence that changes may be missing; empty: none are.
+func (d *database) gapReason() string {
+	gaps := d.gaps.List(d.Name)
+	if len(gaps) == 0 {
+		return ""
+	}
+	what := "any table"
+	if tables := gaps[0].Tables; len(tables) > 0 {
+		what = tables[0].String()
+	}
+	more := ""
+	if len(gaps) > 1 {
+		more = fmt.Sprintf(" (and %d more gaps)", len(gaps)-1)
+	}
+	return fmt.Sprintf("changes of %s may be missing since %s: %s%s; %s", what, gaps[0].At.UTC().Format(time.RFC3339), gaps[0].Reason, more, gapRemedy(d.Name))
 }
 
 func publishedName(c publish.Class) string {

@@ -78,14 +78,32 @@ func (d *dataDir) loadKey() ([]byte, error) {
 	}
 	key = make([]byte, 32)
 	rand.Read(key)
-	// Written aside and renamed, so that a crash leaves no half a key.
-	if err := os.WriteFile(path+".new", key, 0o600); err != nil {
-		return nil, fmt.Errorf("write the node's key: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := writeDurably(path, key); err != nil {
 		return nil, fmt.Errorf("write the node's key: %w", err)
 	}
 	return key, nil
+}
+
+// writeDurably makes the file, aside first and then renamed, so that a crash leaves no
+// half of it. It is on disk when this returns: a power cut would else leave an empty
+// file under the right name.
+func writeDurably(path string, content []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // derive returns the key for one purpose.

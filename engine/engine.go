@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"lockstep/internal/auth"
+	"lockstep/internal/capture/backfill"
 	"lockstep/internal/config"
 	"lockstep/internal/deliver"
 	"lockstep/internal/obs"
@@ -59,6 +60,8 @@ type Engine struct {
 	registry  *prometheus.Registry
 	databases []*database
 	broker    *deliver.Broker
+	gaps      *backfill.Gaps
+	backfills *backfill.Runner
 	tokens    *auth.Tokens
 	// remembered lets tokens in while the control plane is away.
 	remembered *tokenCache
@@ -91,7 +94,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){
-		e.openDir, e.openMetrics, e.openStream, e.openCluster, e.openDatabases, e.openControl, e.openBroker,
+		e.openDir, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openBackfills,
 	} {
 		closer, err := open(ctx)
 		if closer != nil {
@@ -183,6 +186,7 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages := []stage.Stage{{Name: "http", Run: server, Grace: 15 * time.Second}}
 	stages = append(stages, e.pumps()...)
+	stages = append(stages, e.backfillStage())
 	for _, d := range e.databases {
 		stages = append(stages, d.stages()...)
 	}

@@ -52,6 +52,7 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Databases: e.databaseList,
 		Health:    e.health,
 		Tables:    tables,
+		Backfills: backfillCalls{e},
 		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
 	})
 	if err != nil {

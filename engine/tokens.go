@@ -78,11 +78,7 @@ func (c *tokenCache) remember(tokens []auth.Token) error {
 	if slices.Equal(data, c.last) {
 		return nil
 	}
-	// Written aside and renamed, so that a crash leaves no half a file.
-	if err := os.WriteFile(c.path+".new", data, 0o600); err != nil {
-		return fmt.Errorf("remember the tokens: %w", err)
-	}
-	if err := os.Rename(c.path+".new", c.path); err != nil {
+	if err := writeDurably(c.path, data); err != nil {
 		return fmt.Errorf("remember the tokens: %w", err)
 	}
 	c.last = data

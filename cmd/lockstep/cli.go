@@ -21,9 +21,11 @@ type cli struct {
 
 	Serve      serveCmd      `cmd:"" help:"Run a node."`
 	Demo       demoCmd       `cmd:"" help:"Run everything once, with a load and workers: no configuration needed."`
+	Doctor     doctorCmd     `cmd:"" help:"Check everything that a node needs, and say what to do about what is wrong."`
 	Validate   validateCmd   `cmd:"" help:"Check a configuration and tell everything that is wrong."`
 	Tail       tailCmd       `cmd:"" help:"Follow changes as they come."`
 	Consumer   consumerCmd   `cmd:"" help:"Look at consumers, make them, take and settle changes."`
+	Backfill   backfillCmd   `cmd:"" help:"Send existing rows to a consumer, or repair gaps."`
 	Dead       deadCmd       `cmd:"" help:"Look at dead letters, retry or drop them."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Make, list and revoke API tokens."`
 	Bench      benchCmd      `cmd:"" help:"Measure this machine."`
@@ -116,7 +118,11 @@ func parseError(err error) error {
 	command := "lockstep"
 	var p *kong.ParseError
 	if errors.As(err, &p) && p.Context != nil {
-		if node := p.Context.Selected(); node != nil {
+		node := p.Context.Selected()
+		for node != nil && node.Hidden {
+			node = node.Parent // a command that its group stands for
+		}
+		if node != nil && node.Parent != nil {
 			command += " " + node.Path()
 		}
 	}

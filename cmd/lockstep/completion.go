@@ -133,7 +133,7 @@ func candidates(root *kong.Node, words []string) []candidate {
 			}
 		default:
 			if child := childOf(node, w); child != nil {
-				node, flags, positional = child, append(slices.Clip(flags), child.Flags...), 0
+				node, flags, positional = child, append(slices.Clip(flags), flagsOf(child)...), 0
 			} else {
 				positional++
 			}
@@ -157,6 +157,15 @@ func candidates(root *kong.Node, words []string) []candidate {
 		return matching(flagWords(flags), last)
 	}
 	return matching(append(childWords(node), positionalWords(node, positional)...), last)
+}
+
+// flagsOf returns the flags that may follow a command, those of the command that it
+// stands for when no other is named too.
+func flagsOf(node *kong.Node) []*kong.Flag {
+	if node.DefaultCmd == nil {
+		return node.Flags
+	}
+	return append(slices.Clip(node.Flags), node.DefaultCmd.Flags...)
 }
 
 func findFlag(flags []*kong.Flag, word string) *kong.Flag {

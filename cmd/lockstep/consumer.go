@@ -115,6 +115,7 @@ type consumerCreateCmd struct {
 	Filter      string        `placeholder:"EXPR" help:"Only changes for which the expression is true."`
 	Transform   string        `placeholder:"EXPR" help:"What becomes of the record."`
 	Start       string        `placeholder:"PLACE" help:"now, beginning, seq:1234, a time, or 1h for an hour ago. Default: now."`
+	Backfill    bool          `help:"Existing rows first, as action read."`
 	OrderBy     string        `placeholder:"WHAT" help:"key, none, or columns separated by commas. Default: key."`
 	AckWait     time.Duration `placeholder:"30s" help:"How long a worker has before a change is handed out again."`
 	MaxInFlight int           `placeholder:"1000" help:"How many changes may be out at a time."`
@@ -169,6 +170,7 @@ func (x *consumerCreateCmd) definition(s streams) (map[string]json.RawMessage, e
 	set("filter", x.Filter, x.Filter != "")
 	set("transform", x.Transform, x.Transform != "")
 	set("start", x.Start, x.Start != "")
+	set("backfill", true, x.Backfill)
 	set("order_by", orderBy(x.OrderBy), x.OrderBy != "")
 	set("ack_wait", x.AckWait.String(), x.AckWait != 0)
 	set("max_in_flight", x.MaxInFlight, x.MaxInFlight != 0)

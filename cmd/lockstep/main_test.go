@@ -34,6 +34,8 @@ func TestScripts(t *testing.T) {
 			"settled":  cmdSettled,
 			"restart":  cmdRestart,
 			"exitcode": cmdExitcode,
+			"gap":      cmdGap,
+			"looked":   cmdLooked,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -64,6 +66,26 @@ func cmdRestart(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: restart")
 	}
 	ts.Value(nodeKey{}).(*node).cut()
+}
+
+// cmdGap opens a gap of a database: gap DATABASE
+func cmdGap(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: gap DATABASE")
+	}
+	ts.Value(nodeKey{}).(*node).backfills.openGap(args[0])
+}
+
+// cmdLooked waits until somebody has looked at backfills so often: looked TIMES
+func cmdLooked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: looked TIMES")
+	}
+	times, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	ts.Value(nodeKey{}).(*node).backfills.looked(times)
 }
 
 // cmdExitcode runs a command and checks its exit code: exitcode CODE PROGRAM ARG…

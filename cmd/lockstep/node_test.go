@@ -15,7 +15,8 @@ import (
 // node speaks as much of the wire contract as the commands need, with everything in
 // memory. The real API has tests of its own; this one can be told to misbehave.
 type node struct {
-	server *httptest.Server
+	server    *httptest.Server
+	backfills backfills
 
 	mu        sync.Mutex // guards what follows
 	consumers map[string]map[string]any
@@ -49,9 +50,7 @@ func newNode() *node {
 	mux.HandleFunc("GET /v1/tokens", n.listTokens)
 	mux.HandleFunc("POST /v1/tokens", n.createToken)
 	mux.HandleFunc("DELETE /v1/tokens/{id}", n.revokeToken)
-	mux.HandleFunc("GET /v1/databases", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"data":[{"name":"app"},{"name":"other"}],"next_cursor":null}`)
-	})
+	n.backfills.routes(mux)
 	mux.HandleFunc("GET /v1/databases/{name}", n.database)
 	mux.HandleFunc("GET /v1/databases/{name}/changes", n.tail)
 	n.server = httptest.NewServer(n.authorized(mux))

@@ -46,6 +46,8 @@ type Config struct {
 	// Tables makes patterns into a test of tables, for streams of events. It is asked
 	// only when a request has patterns; nil: such requests are refused.
 	Tables func(patterns []string) (func(t *lockstep.Table) bool, error)
+	// Backfills reads existing rows; nil: calls that need it answer 503.
+	Backfills Backfills
 
 	Audit     Auditor             // nil: the audit goes to the log
 	Metrics   *obs.Metrics        // nil: not counted
@@ -64,6 +66,7 @@ type API struct {
 	databases func() []Database
 	health    func(ctx context.Context) []Part
 	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
+	backfills Backfills
 	audit     Auditor
 	metrics   *obs.Metrics
 	gatherer  prometheus.Gatherer
@@ -89,7 +92,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
 	}
@@ -109,6 +112,7 @@ func New(c Config) (*API, error) {
 	a.consumerRoutes()
 	a.pullRoutes()
 	a.deadRoutes()
+	a.backfillRoutes()
 	a.changeRoutes()
 	a.statusRoutes()
 	a.tokenRoutes()
@@ -139,7 +143,7 @@ func (a *API) documentation() huma.Config {
 			},
 			Tags: []*huma.Tag{
 				{Name: "consumers", Description: "Who reads changes"}, {Name: "pull", Description: "Taking and settling changes"},
-				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "databases", Description: "What is captured, and its changes"},
+				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "backfills", Description: "Existing rows: to one consumer, or to everybody behind a gap"}, {Name: "databases", Description: "What is captured, and its changes"},
 				{Name: "tokens", Description: "Who may call"}, {Name: "node", Description: "How the node is"},
 			},
 		},

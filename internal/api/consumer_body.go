@@ -32,7 +32,7 @@ type ConsumerBody struct {
 	Filter      *string      `json:"filter,omitempty" doc:"An expression; changes for which it is false are left out" example:"record.amount > 100"`
 	Transform   *string      `json:"transform,omitempty" doc:"An expression whose result takes the place of record"`
 	Start       *string      `json:"start,omitempty" doc:"now, beginning, seq:1234, a time, or 1h for an hour ago. Default: now"`
-	Backfill    *bool        `json:"backfill,omitempty" doc:"Existing rows first"`
+	Backfill    *bool        `json:"backfill,omitempty" doc:"Existing rows first, as action read. Default: false"`
 	OrderBy     *OrderBy     `json:"order_by,omitempty"`
 	AckWait     *Span        `json:"ack_wait,omitempty"`
 	MaxInFlight *int         `json:"max_in_flight,omitempty" doc:"Changes handed out and not settled. Default: 1000"`
@@ -165,6 +165,7 @@ func (b ConsumerBody) apply(d *deliver.Definition, f *faults) {
 	take(&d.Filter, b.Filter)
 	take(&d.Transform, b.Transform)
 	take(&d.Start, b.Start)
+	take(&d.Backfill, b.Backfill)
 	takeCount(&d.MaxInFlight, b.MaxInFlight, "max_in_flight", f)
 	take(&d.MaxAttempts, b.MaxAttempts)
 	take(&d.OnExhausted, b.OnExhausted)
@@ -232,9 +233,6 @@ func (b ConsumerBody) notYet(d *deliver.Definition, f *faults) {
 	}
 	if b.Collections != nil && len(*b.Collections) > 0 {
 		f.add("collections", "there is no collection %q: no sync mirrors it here; use tables", (*b.Collections)[0])
-	}
-	if b.Backfill != nil && *b.Backfill {
-		f.add("backfill", "existing rows cannot be sent in this release; start: beginning replays what the stream holds")
 	}
 }
 

@@ -19,6 +19,7 @@ type ConsumerView struct {
 	Filter      string            `json:"filter"`
 	Transform   string            `json:"transform"`
 	Start       string            `json:"start"`
+	Backfill    bool              `json:"backfill" doc:"Existing rows first, as action read"`
 	OrderBy     OrderBy           `json:"order_by"`
 	AckWait     string            `json:"ack_wait" example:"30s"`
 	MaxInFlight int               `json:"max_in_flight"`
@@ -63,7 +64,7 @@ func viewOfConsumer(c Consumer) ConsumerView {
 	d, s := c.Definition(), c.Standing()
 	v := ConsumerView{
 		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Tables: d.Tables, Filter: d.Filter, Transform: d.Transform,
-		Start: d.Start, OrderBy: OrderBy{d.OrderBy}, AckWait: spanText(d.AckWait), MaxInFlight: d.MaxInFlight, MaxAttempts: d.MaxAttempts,
+		Start: d.Start, Backfill: d.Backfill, OrderBy: OrderBy{d.OrderBy}, AckWait: spanText(d.AckWait), MaxInFlight: d.MaxInFlight, MaxAttempts: d.MaxAttempts,
 		OnExhausted: d.OnExhausted, Paused: s.Paused, Status: "active", Metadata: d.Metadata, ManagedBy: d.ManagedBy,
 		Backoff:   BackoffView{First: spanText(d.Backoff.First), Max: spanText(d.Backoff.Max), Jitter: d.Backoff.Jitter},
 		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(), Stats: statsOf(s), Health: healthOf(s),

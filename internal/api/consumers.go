@@ -168,11 +168,15 @@ func (a *API) define(ctx context.Context, body definer) (Consumer, error) {
 	if err := f.problem(); err != nil {
 		return nil, err
 	}
+	if d.Backfill && a.backfills == nil {
+		return nil, noBackfills()
+	}
 	c, err := a.consumers.Create(ctx, d)
 	if err != nil {
 		return nil, f.invalid(err)
 	}
-	return c, nil
+	made := c.Definition()
+	return c, a.wanted(ctx, deliver.Definition{}, made, func(ctx context.Context) error { return a.consumers.Delete(ctx, made.ID) })
 }
 
 // databaseFor returns the database that a definition names. The only one need not
@@ -235,9 +239,19 @@ func (a *API) change(ctx context.Context, fam family, idOrName string, body defi
 	if err := f.problem(); err != nil {
 		return nil, note{}, err
 	}
+	if after.Backfill && !before.Backfill && a.backfills == nil {
+		return nil, note{}, noBackfills()
+	}
 	c, err = a.consumers.Change(ctx, after)
 	if err != nil {
 		return nil, note{}, f.invalid(err)
+	}
+	err = a.wanted(ctx, before, after, func(ctx context.Context) error {
+		_, err := a.consumers.Change(ctx, before)
+		return err
+	})
+	if err != nil {
+		return nil, note{}, err
 	}
 	return c, note{target: before.Name, before: bodyOf(before), after: bodyOf(c.Definition())}, nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const fullBody = `{"name":"GitHub Pull Requests","kind":"http","database":"app","tables":["public.orders","-public.audit"],"actions":["insert","update"],
- "filter":"record.amount > 100","transform":"{\"id\": record.id}","start":"seq:7","backfill":false,"order_by":["tenant"],"ack_wait":"90s","max_in_flight":10,"max_attempts":5,
+ "filter":"record.amount > 100","transform":"{\"id\": record.id}","start":"seq:7","backfill":true,"order_by":["tenant"],"ack_wait":"90s","max_in_flight":10,"max_attempts":5,
  "on_exhausted":"park_key","backoff":{"first":"2s","max":"1m","jitter":0.5},"batch":{"size":1,"wait":"0ms"},"metadata":{"team":"<a&b>"}}`
 
 func TestAConsumerIsMadeOfTheKeysOfTheConfiguration(t *testing.T) {
@@ -28,7 +28,7 @@ func TestAConsumerIsMadeOfTheKeysOfTheConfiguration(t *testing.T) {
 	}
 	for _, want := range []string{
 		`"name":"GitHub Pull Requests"`, `"kind":"http"`, `"database":"app"`, `"tables":["public.orders","-public.audit"]`, `"actions":["insert","update"`,
-		`"filter":"record.amount > 100"`, `"transform":"{\"id\": record.id}"`, `"start":"seq:7"`, `"order_by":["tenant"]`, `"ack_wait":"1m30s"`,
+		`"filter":"record.amount > 100"`, `"transform":"{\"id\": record.id}"`, `"start":"seq:7"`, `"backfill":true`, `"order_by":["tenant"]`, `"ack_wait":"1m30s"`,
 		`"max_in_flight":10`, `"max_attempts":5`, `"on_exhausted":"park_key"`, `"backoff":{"first":"2s","max":"1m","jitter":0.5}`, `"metadata":{"team":"<a&b>"}`,
 		`"paused":false`, `"status":"active"`, `"health":{"status":"ok"}`, `"managed_by":"api"`, `"created_at":`, `"updated_at":`, `"stats":{`,
 	} {
@@ -115,7 +115,6 @@ func TestBadDefinitionsNameEveryFaultAndMakeNothing(t *testing.T) {
 		"zero is no default":    {"/v1/consumers", `{"name":"a","max_in_flight":0,"ack_wait":0}`, []string{"body.max_in_flight", "body.ack_wait"}},
 		"unknown kind":          {"/v1/consumers", `{"name":"a","kind":"smoke"}`, []string{"body.kind"}},
 		"kind of later":         {"/v1/consumers", `{"name":"a","kind":"kafka"}`, []string{"body.kind"}},
-		"backfill":              {"/v1/consumers", `{"name":"a","backfill":true}`, []string{"body.backfill"}},
 		"collections":           {"/v1/consumers", `{"name":"a","collections":["stripe:customer"]}`, []string{"body.collections"}},
 		"collection":            {"/v1/http-consumers", `{"name":"a","filter_collection_id":"github:pull_request"}`, []string{"body.filter_collection_id"}},
 		"filters":               {"/v1/http-consumers", `{"name":"a","filters":{"provider":"github"}}`, []string{"body.filters"}},

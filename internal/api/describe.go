@@ -35,7 +35,11 @@ type MetadataView struct {
 	Annotations    json.RawMessage `json:"transaction_annotations"`
 	Unchanged      []string        `json:"unchanged,omitempty" doc:"Columns that Postgres did not send; they are absent from record"`
 	Late           bool            `json:"late,omitempty" doc:"Later changes of its key went by"`
-	Consumer       *struct {
+	Backfill       *struct {
+		ID string `json:"id"`
+	} `json:"backfill,omitempty" doc:"Of a read: the backfill that read the row"`
+	Gap      json.RawMessage `json:"gap,omitempty" doc:"Of a gap: where changes may be missing, and why"`
+	Consumer *struct {
 		ID   string `json:"id"`
 		Name string `json:"name"`
 	} `json:"consumer,omitempty"`

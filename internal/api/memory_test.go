@@ -25,18 +25,21 @@ type memLog struct {
 func newLog() *memLog { return &memLog{first: 1, grown: make(chan struct{})} }
 
 // add appends a batch of inserts into public.orders with the given rows.
-func (l *memLog) add(rows ...string) {
+func (l *memLog) add(rows ...string) { l.addFor("", rows...) }
+
+// addFor is add for rows that one consumer alone is to get.
+func (l *memLog) addFor(consumer string, rows ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.batches = append(l.batches, sealed(uint64(len(l.batches)), l.last()+1, rows...))
+	l.batches = append(l.batches, sealed(consumer, uint64(len(l.batches)), l.last()+1, rows...))
 	close(l.grown)
 	l.grown = make(chan struct{})
 }
 
-func sealed(n, first uint64, rows ...string) *lockstep.Batch {
+func sealed(consumer string, n, first uint64, rows ...string) *lockstep.Batch {
 	var w lockstep.BatchWriter
 	w.Reset(nil)
-	table := &lockstep.Table{OID: 1, Schema: "public", Name: "orders", Key: lockstep.KeyPrimary}
+	table := &lockstep.Table{OID: 1, Schema: "public", Name: "orders", Key: lockstep.KeyPrimary, Consumer: consumer}
 	w.Begin(lockstep.Tx{CommitLSN: lockstep.LSN(1000 + n), CommitTime: time.Now().UnixMicro(), XID: 7})
 	number := w.Table(table)
 	for i, row := range rows {

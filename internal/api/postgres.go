@@ -166,7 +166,7 @@ func bodyOf(d deliver.Definition) ConsumerBody {
 	span := func(text string) *Span { return &Span{text: text} }
 	b := ConsumerBody{
 		Name: &d.Name, Kind: &d.Kind, Database: &d.Database, Tables: &tables, Actions: &actions, Filter: &d.Filter, Transform: &d.Transform,
-		Start: &d.Start, OrderBy: &OrderBy{d.OrderBy}, AckWait: span(spanText(d.AckWait)), MaxInFlight: &d.MaxInFlight, MaxAttempts: &d.MaxAttempts,
+		Start: &d.Start, Backfill: &d.Backfill, OrderBy: &OrderBy{d.OrderBy}, AckWait: span(spanText(d.AckWait)), MaxInFlight: &d.MaxInFlight, MaxAttempts: &d.MaxAttempts,
 		OnExhausted: &d.OnExhausted, Backoff: &BackoffBody{First: span(spanText(d.Backoff.First)), Max: span(spanText(d.Backoff.Max)), Jitter: &d.Backoff.Jitter},
 	}
 	if len(d.Metadata) > 0 {

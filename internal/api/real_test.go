@@ -140,7 +140,7 @@ func (r *real) serve(b *deliver.Broker) {
 		Tokens:    tokens,
 		Consumers: &api.Registry{Broker: api.Deliver(b), Store: api.Postgres{Pool: r.pool}},
 		Databases: func() []api.Database { return []api.Database{{Name: "app", Log: api.LogOf(r.log)}} },
-		Audit:     api.Postgres{Pool: r.pool},
+		Audit:     api.Postgres{Pool: r.pool}, Backfills: &memBackfills{},
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -421,7 +421,7 @@ func TestDefinitionsAreInPostgresAndComeBack(t *testing.T) {
 	d := stored[0]
 	want := deliver.Definition{
 		ID: d.ID, Name: "orders", Kind: "http", Database: "app", Tables: []string{"public.orders", "-public.audit"}, Actions: []lockstep.Action{lockstep.Insert, lockstep.Update},
-		Filter: "record.amount > 100", Transform: `{"id": record.id}`, Start: "seq:7", OrderBy: deliver.OrderBy{Columns: []string{"tenant"}}, AckWait: 90 * time.Second,
+		Filter: "record.amount > 100", Transform: `{"id": record.id}`, Start: "seq:7", Backfill: true, OrderBy: deliver.OrderBy{Columns: []string{"tenant"}}, AckWait: 90 * time.Second,
 		MaxInFlight: 10, MaxAttempts: 9, OnExhausted: "park_key", Backoff: deliver.Backoff{First: 2 * time.Second, Max: time.Minute, Jitter: 0.5},
 		Metadata: json.RawMessage(`{"team": "<a&b>"}`), Paused: true, ManagedBy: "api", CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
 	}

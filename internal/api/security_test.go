@@ -16,6 +16,7 @@ func matrix() map[string]string {
 	m := map[string]string{
 		"GET /v1/databases": "read", "GET /v1/databases/{name}": "read", "GET /v1/status": "read",
 		"GET /v1/databases/{name}/changes": "read", "GET /v1/databases/{name}/changes/{seq}": "read",
+		"GET /v1/backfills": "read", "GET /v1/backfills/{id}": "read", "PATCH /v1/backfills/{id}": "write", "POST /v1/databases/{name}/gaps/backfill": "write",
 		"GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
 		"GET /openapi.json": "none", "GET /docs": "none", "GET /docs/docs.css": "none", "GET /docs/docs.js": "none",
@@ -26,6 +27,7 @@ func matrix() map[string]string {
 			"POST /{id}/pause": "write", "POST /{id}/resume": "write", "POST /{id}/seek": "write",
 			"GET /{id}/next": "consume", "POST /{id}/next": "consume", "POST /{id}/ack": "consume", "POST /{id}/nack": "consume", "POST /{id}/extend": "consume",
 			"GET /{id}/peek": "peek", "GET /{id}/dead": "read", "GET /{id}/dead/{seq}": "read", "POST /{id}/dead/{seq}/retry": "write", "DELETE /{id}/dead/{seq}": "write",
+			"GET /{id}/backfills": "read", "POST /{id}/backfills": "write", "GET /{id}/backfills/{n}": "read", "PATCH /{id}/backfills/{n}": "write",
 		} {
 			method, path, _ := strings.Cut(route, " ")
 			m[method+" "+base+path] = need
@@ -81,7 +83,7 @@ func TestEveryRouteWithEveryScope(t *testing.T) {
 // try calls a route so that nothing changes when it is let in: what it names does
 // not exist, or the body is wrong.
 func try(n *node, rt api.Route, token string) response {
-	path := strings.NewReplacer("{name}", "nope", "{seq}", "1").Replace(rt.Path)
+	path := strings.NewReplacer("{name}", "nope", "{seq}", "1", "{n}", "1").Replace(rt.Path)
 	id := "orders"
 	if !rt.Consumer || rt.Method == http.MethodDelete && strings.HasSuffix(rt.Path, "{id}") {
 		id = "none"
@@ -219,6 +221,10 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 	name := fmt.Sprintf("c%d", len(n.broker.List()))
 	body, id := "", name
 	switch {
+	case rt.Path == "/v1/databases/{name}/gaps/backfill":
+		n.backfills.openGap()
+	case rt.Path == "/v1/backfills/{id}":
+		id, body = startedBackfill(t, n, "orders").ID, `{"state":"paused"}`
 	case rt.Path == "/v1/tokens":
 		body = `{"name":"t","scopes":["read"]}`
 	case strings.HasPrefix(rt.Path, "/v1/tokens/"):
@@ -238,7 +244,20 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 		if strings.HasSuffix(rt.Path, "/seek") {
 			body = `{"to":"beginning"}`
 		}
+		if strings.HasSuffix(rt.Path, "/backfills/{n}") {
+			startedBackfill(t, n, name)
+			body = `{"action":"cancel"}`
+		}
 	}
-	path := strings.NewReplacer("{id}", id, "{seq}", "7").Replace(rt.Path)
+	path := strings.NewReplacer("{id}", id, "{seq}", "7", "{n}", "1", "{name}", "app").Replace(rt.Path)
 	return n.do(rt.Method, path, body, "Authorization: Bearer boss")
+}
+
+func startedBackfill(t *testing.T, n *node, consumer string) api.Backfill {
+	t.Helper()
+	b, err := n.backfills.Start(t.Context(), api.BackfillRequest{ConsumerID: n.consumer(consumer).Definition().ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

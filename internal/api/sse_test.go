@@ -284,6 +284,27 @@ func TestASilentStreamBeats(t *testing.T) {
 	}
 }
 
+// A backfill of one consumer is no news to those who watch the database.
+func TestAStreamLeavesOutRowsThatAreForOneConsumer(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.log.add(`{"id":1}`)
+	n.log.addFor(n.consumer("orders").Definition().ID, `{"id":2}`, `{"id":3}`)
+	n.log.add(`{"id":4}`)
+	for _, query := range []string{"?from=beginning", "?from=1&actions=insert,read", "?from=beginning&filter=true"} {
+		c := n.follow(t, query)
+		for _, want := range []string{"1", "4"} {
+			if e := c.event(); e.id != want || !strings.Contains(e.data, `"record":{"id":`+want+`}`) {
+				t.Errorf("%s: got %+v, want change %s", query, e, want)
+			}
+		}
+		c.stop()
+	}
+	if e := n.follow(t, "?from=beginning", "Last-Event-ID: 2").event(); e.id != "4" {
+		t.Errorf("resumed within such rows: %+v, want change 4", e)
+	}
+}
+
 func TestOneChangeShowsWhereItIs(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

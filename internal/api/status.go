@@ -34,6 +34,29 @@ type DatabaseStatus struct {
 	LastCommit   *time.Time    `json:"last_commit_at,omitempty"`
 	Slot         *SlotStatus   `json:"slot,omitempty"`
 	Tables       []TableStatus `json:"tables,omitempty" doc:"Tables that are not captured in full, with the reason"`
+	Gaps         []GapStatus   `json:"gaps" doc:"Open gaps: places where changes may be missing and that were not repaired yet"`
+	Warnings     []string      `json:"warnings" doc:"What will go wrong unless somebody acts, and what to do"`
+	// OldestTransaction is set when it holds something up.
+	OldestTransaction *TransactionStatus `json:"oldest_transaction,omitempty" doc:"A transaction that has been open for so long that it holds up the slot"`
+}
+
+// GapStatus is a place where changes may be missing.
+type GapStatus struct {
+	Reason  string    `json:"reason" example:"slot_lost"`
+	Tables  []string  `json:"tables" doc:"Empty: every table"`
+	FromLSN string    `json:"from_lsn,omitempty"`
+	ToLSN   string    `json:"to_lsn,omitempty"`
+	At      time.Time `json:"at" doc:"When it was found"`
+	Remedy  string    `json:"remedy" example:"lockstep backfill --gap --database app"`
+}
+
+// TransactionStatus is an open transaction of the database.
+type TransactionStatus struct {
+	PID   int32  `json:"pid"`
+	XID   string `json:"xid,omitempty"`
+	AgeS  int64  `json:"age_s" doc:"How long it has been open, in seconds"`
+	State string `json:"state" example:"idle in transaction"`
+	User  string `json:"user"`
 }
 
 // SlotStatus is how a replication slot stands.
@@ -41,6 +64,7 @@ type SlotStatus struct {
 	Name          string `json:"name"`
 	WALStatus     string `json:"wal_status,omitempty" example:"reserved"`
 	RetainedBytes int64  `json:"retained_bytes" doc:"Write-ahead log that the database keeps for the slot"`
+	SafeBytes     *int64 `json:"safe_bytes" doc:"How much more may be written before the database gives the slot up; null: without limit"`
 }
 
 // TableStatus is how a table is captured.
@@ -143,7 +167,33 @@ func (db Database) view() DatabaseStatus {
 	if s.Status == "" {
 		s.Status = "ok"
 	}
+	s.judge()
 	return s
+}
+
+// judge completes gaps and warnings, and lets them show in the status.
+func (s *DatabaseStatus) judge() {
+	s.Gaps, s.Warnings = append([]GapStatus{}, s.Gaps...), append([]string{}, s.Warnings...)
+	for i, w := range s.Warnings {
+		s.Warnings[i] = obs.Scrub(w)
+	}
+	for i := range s.Gaps {
+		g := &s.Gaps[i]
+		if g.Tables == nil {
+			g.Tables = []string{}
+		}
+		if g.Remedy == "" {
+			g.Remedy = "lockstep backfill --gap --database " + s.Name
+		}
+		g.At = g.At.UTC()
+	}
+	switch {
+	case s.Status != "ok":
+	case len(s.Gaps) > 0:
+		s.Status, s.Reason = "warn", fmt.Sprintf("changes may be missing (%s); %s", s.Gaps[0].Reason, s.Gaps[0].Remedy)
+	case len(s.Warnings) > 0:
+		s.Status, s.Reason = "warn", s.Warnings[0]
+	}
 }
 
 func (a *API) databaseViews() []DatabaseStatus {

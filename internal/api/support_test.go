@@ -27,12 +27,13 @@ import (
 // node is an API with everything that it needs, in memory.
 type node struct {
 	*api.API
-	log    *memLog
-	broker *memBroker
-	audit  *memAudit
-	tokens *auth.Tokens
-	logged *lockedBuffer
-	parts  []api.Part
+	log       *memLog
+	broker    *memBroker
+	backfills *memBackfills
+	audit     *memAudit
+	tokens    *auth.Tokens
+	logged    *lockedBuffer
+	parts     []api.Part
 }
 
 type lockedBuffer struct {
@@ -62,6 +63,7 @@ func newNode(t testing.TB, static ...auth.Static) *node {
 func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *node {
 	t.Helper()
 	n := &node{log: newLog(), broker: &memBroker{}, audit: &memAudit{}, logged: &lockedBuffer{}}
+	n.backfills = &memBackfills{consumers: n.broker}
 	var err error
 	if n.tokens, err = auth.Open(auth.Config{Static: static, Store: &memTokens{}}); err != nil {
 		t.Fatal(err)
@@ -83,12 +85,13 @@ func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *n
 		Databases: func() []api.Database {
 			return []api.Database{{Name: "app", Log: api.LogOf(n.log), Status: func() api.DatabaseStatus { return api.DatabaseStatus{Capture: "wal", Connected: true} }}}
 		},
-		Health:   func(context.Context) []api.Part { return n.parts },
-		Audit:    n.audit,
-		Metrics:  metrics,
-		Gatherer: reg,
-		Logger:   slog.New(slog.NewJSONHandler(n.logged, nil)),
-		Version:  "test",
+		Health:    func(context.Context) []api.Part { return n.parts },
+		Backfills: n.backfills,
+		Audit:     n.audit,
+		Metrics:   metrics,
+		Gatherer:  reg,
+		Logger:    slog.New(slog.NewJSONHandler(n.logged, nil)),
+		Version:   "test",
 	}
 	if tune != nil {
 		tune(&config)

@@ -80,7 +80,16 @@ type Database struct {
 	Publication  string
 	Tables       []string // patterns; empty: everything but system schemas
 	Int8AsString bool     // int8: string
+	// RetainWAL is how many bytes of write-ahead log the slot may hold back before it
+	// is given up rather than the database's disk. 0: without limit.
+	RetainWAL int64
 }
+
+// The bounds of [Database.RetainWAL]: less than a segment of the log cannot be kept.
+const (
+	DefaultRetainWAL = 50_000_000_000
+	MinRetainWAL     = 16 << 20
+)
 
 // Kind says how a consumer gets its changes.
 type Kind string
@@ -111,6 +120,7 @@ type Consumer struct {
 	Filter      string            // an expression; empty: everything passes
 	Transform   string            // an expression; empty: the row as it is
 	Start       Start
+	Backfill    bool // the rows that exist come first, as action read
 	OrderBy     OrderBy
 	AckWait     time.Duration
 	MaxInFlight int
@@ -150,7 +160,7 @@ func Default() *Config {
 
 func defaultDatabase(name string) Database {
 	slot := slotName(name)
-	return Database{Name: name, Capture: CaptureWAL, Slot: slot, Publication: slot}
+	return Database{Name: name, Capture: CaptureWAL, Slot: slot, Publication: slot, RetainWAL: DefaultRetainWAL}
 }
 
 // DefaultConsumer returns a consumer with everything at its default but for Name

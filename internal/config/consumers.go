@@ -111,11 +111,7 @@ func (r *reader) selection(f fields, c *Consumer) {
 		r.wrong(f.get("start"), err.Error(), "write now, beginning, seq:1234, a time such as 2026-11-01T00:00:00Z, or 1h for an hour ago")
 	}
 	c.Start = place
-	backfill := false
-	r.boolean(f.get("backfill"), &backfill)
-	if backfill {
-		r.wrong(f.get("backfill"), "backfill: true is not available in this version", "remove it; start: beginning replays what the stream holds")
-	}
+	r.boolean(f.get("backfill"), &c.Backfill)
 }
 
 // expression reads an expression and has it checked.

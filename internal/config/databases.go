@@ -55,7 +55,7 @@ func (r *reader) databases(v value, c *Config) []string {
 }
 
 func (r *reader) databaseEntry(item value, names map[string]value) Database {
-	f, ok := r.mapping(item, "name", "url", "capture", "slot", "publication", "tables", "int8", "poll")
+	f, ok := r.mapping(item, "name", "url", "capture", "slot", "publication", "tables", "int8", "retain_wal", "poll")
 	if !ok {
 		return Database{}
 	}
@@ -81,7 +81,20 @@ func (r *reader) databaseEntry(item value, names map[string]value) Database {
 	int8 := "number"
 	word(r, f.get("int8"), &int8, "number", "string")
 	d.Int8AsString = int8 == "string"
+	r.retainWAL(f.get("retain_wal"), &d.RetainWAL)
 	return d
+}
+
+// retainWAL reads how much of the database's log may be held back. So little that the
+// slot would be given up at every turn is taken for a unit that was forgotten.
+func (r *reader) retainWAL(v value, dst *int64) {
+	size := *dst
+	r.size(v, &size)
+	if size != 0 && size < MinRetainWAL {
+		r.wrong(v, fmt.Sprintf("%d bytes is too little: the log is kept in segments of 16 MiB", size), "write at least 16MiB, such as 50GB, or 0 for no limit")
+		return
+	}
+	*dst = size
 }
 
 func (r *reader) capture(f fields, d *Database) {

@@ -46,7 +46,10 @@ type Definition struct {
 	Transform string            `json:"transform,omitempty"`
 	// Start matters when the consumer is made: now, beginning, seq:N, a time of
 	// RFC 3339, or a duration before now such as 1h.
-	Start       string          `json:"start"`
+	Start string `json:"start"`
+	// Backfill asks for the rows that exist, as action read. Whoever runs backfills
+	// reads them; delivery itself only keeps the wish.
+	Backfill    bool            `json:"backfill,omitempty"`
 	OrderBy     OrderBy         `json:"order_by"`
 	AckWait     time.Duration   `json:"ack_wait"`      // how long a delivery is leased
 	MaxInFlight int             `json:"max_in_flight"` // changes handed out and not settled

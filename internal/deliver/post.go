@@ -111,8 +111,11 @@ func (c *Consumer) letter(ctx context.Context, m *matcher, h handout, r parkRequ
 		l.PKs = json.RawMessage("[]")
 	}
 	o := lockstep.MessageOptions{Database: c.tail.database}
-	// Where the transform is what failed, the letter shows the change as it is.
-	o.Row, _ = m.row(record)
+	if o.Row, err = m.row(record); err != nil {
+		// A transform may be there to mask what nobody is to see: a letter that it
+		// failed for shows no row. The letter's batch still holds it, for a retry.
+		o.Row = []byte("null")
+	}
 	l.Message = lockstep.AppendMessage(nil, record, o)
 	return l, nil
 }

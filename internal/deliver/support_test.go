@@ -25,6 +25,7 @@ type row struct {
 	action lockstep.Action
 	key    string // also the column id
 	extra  string // further columns, as JSON members with a comma before each
+	only   string // the one consumer that the row was read for; empty: everybody
 	none   bool   // no row at all
 }
 
@@ -111,6 +112,11 @@ func (l *memLog) table(r row) *lockstep.Table {
 	}
 	if l.tables[name] == nil {
 		l.tables[name] = &lockstep.Table{OID: uint32(16000 + len(l.tables)), Schema: "public", Name: name, Key: lockstep.KeyPrimary}
+	}
+	if r.only != "" {
+		own := *l.tables[name]
+		own.Consumer, own.Progress = r.only, "page 1"
+		return &own
 	}
 	return l.tables[name]
 }

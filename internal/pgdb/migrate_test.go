@@ -149,3 +149,18 @@ func as(t *testing.T, database, user string) string {
 	u.User = url.User(user)
 	return u.String()
 }
+
+// A database of the first version keeps what it has.
+func TestMigrateFromTheFirstVersion(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	migrate(t, database)
+	pgtest.Exec(t, database,
+		"DROP TABLE lockstep.backfill_table, lockstep.backfill", "DELETE FROM lockstep.schema_version WHERE version_id > 1",
+		"INSERT INTO lockstep.consumer (id, name, kind, database, definition) VALUES (gen_random_uuid(), 'orders', 'http', 'app', '{}')")
+	migrate(t, database)
+	got := pgtest.Query(t, database, "SELECT name, (SELECT count(*) FROM lockstep.backfill), (SELECT count(*) FROM lockstep.backfill_table) FROM lockstep.consumer")
+	if diff := cmp.Diff([][]string{{"orders", "0", "0"}}, got); diff != "" {
+		t.Errorf("after the second version (-want +got):\n%s", diff)
+	}
+}

@@ -140,7 +140,20 @@ func (l *Log) missing(ctx context.Context, seq uint64) error {
 		}
 		low = m.seq + 1
 	}
-	return &lockstep.RetentionError{Asked: seq, First: max(first, v.first)}
+	return l.hole(ctx, seq, max(first, v.first))
+}
+
+// hole says why the changes from seq up to before next are not there: retention takes
+// from the beginning of the log only, so what is missing behind that is damage.
+func (l *Log) hole(ctx context.Context, seq, next uint64) error {
+	// It may have taken something since the last look.
+	if err := l.refreshFirst(ctx); err != nil {
+		return err
+	}
+	if begins := l.view().first; seq < begins {
+		return &lockstep.RetentionError{Asked: seq, First: begins}
+	}
+	return &CorruptError{Database: l.database, First: seq, Last: next - 1, Err: fmt.Errorf("messages cannot be read: %w", lockstep.ErrCorrupt)}
 }
 
 // SeqAt returns the first seq whose transaction committed at or after t, by the

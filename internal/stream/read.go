@@ -100,11 +100,10 @@ func (r *Reader) read(ctx context.Context, v view) (*entry, error) {
 		}
 		return e, err
 	}
-	damaged := false
 	for {
 		if r.pos > v.end.last {
 			// The log says that next is there, the store has nothing: it was lost at the end.
-			return nil, r.hole(v.end.mark.Seq+1, damaged)
+			return nil, r.log.hole(ctx, r.next, v.end.mark.Seq+1)
 		}
 		m, err := r.message(ctx)
 		if errors.Is(err, errMissing) {
@@ -112,7 +111,6 @@ func (r *Reader) read(ctx context.Context, v view) (*entry, error) {
 			if gone || err != nil {
 				return nil, err
 			}
-			damaged = true
 			r.pos++
 			continue
 		}
@@ -133,7 +131,7 @@ func (r *Reader) read(ctx context.Context, v view) (*entry, error) {
 		if e.batch.First > r.next {
 			r.stopReading()
 			r.pos = e.start
-			return nil, r.hole(e.batch.First, damaged)
+			return nil, r.log.hole(ctx, r.next, e.batch.First)
 		}
 		r.log.index.add(place{e.batch.First, e.start})
 		return e, nil
@@ -176,13 +174,6 @@ func (r *Reader) gone(ctx context.Context) (bool, error) {
 	}
 	r.forget()
 	return true, r.log.refreshFirst(ctx)
-}
-
-func (r *Reader) hole(next uint64, damaged bool) error {
-	if damaged {
-		return &CorruptError{Database: r.log.database, First: r.next, Last: next - 1, Err: fmt.Errorf("messages cannot be read: %w", lockstep.ErrCorrupt)}
-	}
-	return &lockstep.RetentionError{Asked: r.next, First: next}
 }
 
 // forget makes the reader look for its place anew.

@@ -21,6 +21,9 @@ const (
 	stateDeadlock  = "40P01"
 	stateDenied    = "42501"
 	stateDuplicate = "42710"
+
+	stateUndefinedTable  = "42P01"
+	stateUndefinedSchema = "3F000"
 )
 
 // leastPatience is the shortest lock timeout of a round.

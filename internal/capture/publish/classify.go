@@ -294,7 +294,7 @@ func (s server) describe(state *TableState, r *relation, leaves []*relation) {
 		state.note("generated columns are absent, as this server does not publish them")
 	}
 	if r.kind == 'p' {
-		state.note("TRUNCATE of a single partition is not seen")
+		state.note("TRUNCATE of a single partition, and partitions that come or go with rows, have no events: they are found a moment later and told as a gap")
 		if state.Class == Full && !r.primary.usable {
 			state.note("a partition made later refuses updates until it has a replica identity or Lockstep has seen it: set it in the transaction that makes the partition")
 		}

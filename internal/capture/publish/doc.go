@@ -22,7 +22,10 @@
 //     its rows: they lie in the write-ahead log after every earlier write to it and
 //     before every later one. Where that is not possible (too large, never quiet),
 //     the log and the state say so.
-//  7. Nobody's table is altered, and nothing is dropped but memberships in
+//  7. What changes rows of a captured table without events is found within a round, or
+//     at the next start with a Seen that remembers, and told in the log as a gap: see
+//     below. A false gap is possible, a missed one is not, but for what is listed there.
+//  8. Nobody's table is altered, and nothing is dropped but memberships in
 //     publications.
 //
 // # What travels when a table joins
@@ -30,4 +33,34 @@
 // One transaction holds a logical message with prefix lockstep:table:<secret> and
 // the JSON of [TableMessage], then one message with prefix lockstep:row:<secret> per
 // row: ROW(columns…)::text with the columns that the JSON names, in that order.
+//
+// # What changes rows without events
+//
+// After every survey the tables that have rows of their own (plain tables, and the
+// leaves of partitioned ones) are compared with the survey before it by their file,
+// their columns and their place below the partitioned table. A finding becomes a
+// message with prefix lockstep:gap:<secret> and the JSON of [GapMessage]; then the new
+// look is remembered, in this order, so that a crash repeats a gap and loses none.
+//
+//   - A column has another type, or was added with a value for every row (rewritten,
+//     or kept in the catalog): table_rewritten, if the table has a row. varchar to text
+//     and back without a rewrite is none.
+//   - The file is another and the columns look the same: nothing, if a row is there
+//     that was written before the last survey (VACUUM FULL, CLUSTER and SET TABLESPACE
+//     keep the transaction that wrote a row). Else, if a column was altered and there are
+//     rows: table_rewritten (ALTER COLUMN … USING). Else a leaf was truncated:
+//     leaf_truncated; TRUNCATE of a plain table is in the log.
+//   - TRUNCATE of the partitioned table is in the log too, but leaves the catalog as
+//     TRUNCATE of each partition would. The gap names the transactions that did it, so
+//     that the log's reader can leave it out: see [GapTable].
+//   - A partition was attached with rows, detached or dropped: table_rewritten. One
+//     that was made by CREATE TABLE … PARTITION OF never had rows from elsewhere.
+//   - Somebody took the table out of its publication, and it is back:
+//     publication_rebuilt.
+//
+// False gaps: VACUUM FULL of a leaf that is empty, or all of whose rows are younger
+// than the last survey; a partition dropped that was empty; a leaf that cannot be read
+// within a second, or not with this role's privileges. Not seen: what happens to a
+// table before it is surveyed for the first time, and TRUNCATE of a partition by the
+// transaction that made it or that truncated the partitioned table (it keeps its file).
 package publish

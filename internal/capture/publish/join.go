@@ -44,7 +44,7 @@ type Column struct {
 const (
 	TablePrefix = "lockstep:table:"
 	RowPrefix   = "lockstep:row:"
-	GapPrefix   = "lockstep:gap:" // a publication was missing for a while
+	GapPrefix   = "lockstep:gap:" // changes may be missing; the content is a GapMessage
 	Follow      = "follow"
 	Missing     = "missing"
 )
@@ -142,7 +142,7 @@ func (rd *round) joinDone(ctx context.Context, j *joinTable) {
 	switch {
 	case j.missing != "":
 		rd.rows[j.relation.oid] = joinedRow{RowsMissing, finding{
-			"it was taken in without the rows it had: " + j.missing, "lockstep backfill start " + j.relation.String()}}
+			"it was taken in without the rows it had: " + j.missing, rd.backfill()}}
 		rd.config.Logger.WarnContext(ctx, "a table is captured from now on, without the rows it had", append(key, obs.KeyReason, j.missing)...)
 		return
 	case j.count > 0:

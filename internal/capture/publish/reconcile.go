@@ -29,6 +29,11 @@ type Config struct {
 	// tells ours. Empty: tables join without their rows.
 	JoinSecret string
 
+	// Seen keeps what the tables looked like over restarts, so that what changed their
+	// rows without events while nobody looked is found at the next start. Nil: it is
+	// kept in memory alone.
+	Seen Seen
+
 	// Trigger says whether an event trigger takes in new tables; default: no.
 	Trigger Trigger
 
@@ -78,6 +83,7 @@ type Reconciler struct {
 	said   said                 // what the log says already
 	// triggered: the event trigger was dealt with
 	triggered bool
+	memory    *memory // of the tables at the last survey; nil: not read from Seen yet
 
 	mu           sync.Mutex // guards what follows
 	tables       []TableState

@@ -453,7 +453,7 @@ func TestPublicationMadeAgainIsAnnouncedWhereTheServerWouldNotTell(t *testing.T)
 	ensure(t, r)
 	found := false
 	for _, m := range s.read(t) {
-		found = found || m.kind == "message" && strings.Contains(m.text, "publication_rebuilt")
+		found = found || m.kind == "gap" && strings.Contains(m.text, "publication_rebuilt")
 	}
 	if !found {
 		t.Error("nothing in the log tells that changes are missing")

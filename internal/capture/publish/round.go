@@ -20,6 +20,7 @@ type round struct {
 	reports [2]PublicationState
 	all     []*relation
 	tables  []listed
+	rebuilt bool // a publication was missing, and was made
 	// patience is the lock timeout for the next statement: it falls with every lock
 	// that was not had, so that many locked tables do not hold up the others.
 	patience time.Duration
@@ -55,18 +56,21 @@ func (rd *round) run(ctx context.Context) error {
 	rd.correct(ctx)
 	rd.keepTrigger(ctx)
 	rd.srv.generated = rd.pubs[everything].generated
+	rd.recall(ctx)
 	began := time.Now()
-	all, err := readRelations(ctx, rd.conn, [2]string{rd.pubs[everything].name, rd.pubs[inserts].name})
+	found, err := readRelations(ctx, rd.conn, [2]string{rd.pubs[everything].name, rd.pubs[inserts].name}, rd.since())
 	if err != nil {
 		return err
 	}
-	rd.all, rd.tables = all, rd.srv.list(all, rd.config.Patterns)
+	rd.all, rd.tables = found.all, rd.srv.list(found.all, rd.config.Patterns)
 	rd.survey = time.Since(began)
+	rd.noteOutside(ctx)
 	rd.demote(ctx)
 	rd.widen(ctx)
 	rd.takeIn(ctx)
 	rd.promote(ctx)
 	rd.takeOut(ctx)
+	rd.compare(ctx, found)
 	rd.report()
 	return ctx.Err()
 }
@@ -98,6 +102,7 @@ func (rd *round) lookAtPublications(ctx context.Context) error {
 		return nil
 	}
 	rd.changed += missing
+	rd.rebuilt = true
 	rd.pubs, err = readPublications(ctx, rd.conn, srv, names)
 	return err
 }
@@ -113,7 +118,8 @@ func (rd *round) gapMessage(srv server) []string {
 	if rd.mode == preparing || !srv.streaming || srv.version < skipsMissing || rd.config.JoinSecret == "" {
 		return nil
 	}
-	return []string{"SELECT pg_catalog.pg_logical_emit_message(true, " + pgdb.QuoteLiteral(GapPrefix+rd.config.JoinSecret) + ", 'publication_rebuilt')"}
+	return []string{"SELECT pg_catalog.pg_logical_emit_message(true, " + pgdb.QuoteLiteral(GapPrefix+rd.config.JoinSecret) +
+		", " + pgdb.QuoteLiteral(`{"reason":"`+GapRebuilt+`"}`) + ")"}
 }
 
 // correct sets those parameters at once that cannot make a write fail.

@@ -13,6 +13,7 @@ type said struct {
 	tables map[uint32]string
 	pubs   [2]string
 	err    string
+	seen   string
 }
 
 // mostLines is how many tables one round logs by name.
@@ -49,6 +50,18 @@ func (s *said) round(ctx context.Context, log *slog.Logger, rd *round) {
 		s.pubs[i] = p.Reason
 	}
 	s.failure(ctx, log, nil)
+}
+
+// memory logs that what the tables look like cannot be loaded or saved, once.
+func (s *said) memory(ctx context.Context, log *slog.Logger, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != s.seen && text != "" {
+		log.ErrorContext(ctx, "a table that is rewritten, or a partition that is truncated, may go unnoticed after a restart", obs.KeyError, text)
+	}
+	s.seen = text
 }
 
 // failure logs that rounds fail, or that they work again.

@@ -31,10 +31,10 @@ func currentDatabaseName(t testing.TB, url string) string {
 
 // sent is one message of the stream that a test looks at.
 type sent struct {
-	kind  string // begin, commit, insert, update, delete, truncate, table, row, message
+	kind  string // begin, commit, insert, update, delete, truncate, table, row, gap, message
 	table string // of insert, update, delete
 	tuple []string
-	text  string // of table, row, message
+	text  string // of table, row, gap, message
 }
 
 func (s sent) String() string {
@@ -92,6 +92,8 @@ func (s *slot) parse(data []byte) (sent, bool) {
 			return sent{kind: "table", text: text}, true
 		case RowPrefix + testSecret:
 			return sent{kind: "row", text: text}, true
+		case GapPrefix + testSecret:
+			return sent{kind: "gap", text: text}, true
 		default:
 			return sent{kind: "message", text: prefix}, true
 		}

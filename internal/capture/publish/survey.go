@@ -29,11 +29,11 @@ func Survey(ctx context.Context, db Querier, patterns pattern.Patterns) ([]Table
 		return nil, err
 	}
 	srv.generated = srv.version >= publishesGenerated
-	all, err := readRelations(ctx, db, [2]string{})
+	found, err := readRelations(ctx, db, [2]string{}, 0)
 	if err != nil {
 		return nil, err
 	}
-	listed := srv.list(all, patterns)
+	listed := srv.list(found.all, patterns)
 	states := make([]TableState, len(listed))
 	for i, l := range listed {
 		states[i] = l.state
@@ -94,6 +94,9 @@ type relation struct {
 	index        key     // of the replica identity
 	member       [2]bool // of the publications: everything, inserts
 	narrowed     bool    // there by a column list or a row filter
+	file         uint32  // pg_class.relfilenode; 0: it has none
+	inherited    uint32  // xmin of its row in pg_inherits: another with every ATTACH
+	touched      bool    // a row about its columns is younger than the horizon asked for
 	parentOf     []*relation
 	covered      bool // a table above it is listed and stands for it
 }
@@ -118,7 +121,7 @@ func (r *relation) target() string { return "ONLY " + r.quoted() }
 // What an index INCLUDEs lies behind the columns of the key.
 const readRelationsSQL = `
 WITH tables AS MATERIALIZED (
-  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, c.relowner, c.relispartition
+  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, c.relowner, c.relispartition, c.relfilenode
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
@@ -135,10 +138,12 @@ WITH tables AS MATERIALIZED (
   JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum
   WHERE k.place <= x.indnkeyatts
   GROUP BY x.indexrelid
-), generated AS MATERIALIZED (
-  SELECT attrelid, bool_or(attgenerated = 's') AS stored, bool_or(attgenerated = 'v') AS virtual
+), columns AS MATERIALIZED (
+  SELECT attrelid, bool_or(attgenerated = 's' AND NOT attisdropped) AS stored,
+    bool_or(attgenerated = 'v' AND NOT attisdropped) AS virtual,
+    coalesce(bool_or(pg_catalog.age(xmin) <= (SELECT pg_catalog.age($3::xid))), false) AS touched
   FROM pg_catalog.pg_attribute
-  WHERE attgenerated <> '' AND attnum > 0 AND NOT attisdropped
+  WHERE attnum > 0 AND (attgenerated <> '' AND NOT attisdropped OR pg_catalog.age(xmin) <= (SELECT pg_catalog.age($3::xid)))
   GROUP BY attrelid
 ), members AS MATERIALIZED (
   SELECT m.prrelid, bool_or(p.pubname = $1::text) AS every, bool_or(p.pubname = $2::text) AS inserts,
@@ -151,47 +156,70 @@ WITH tables AS MATERIALIZED (
 SELECT t.oid, coalesce(i.inhparent, 0::oid), t.nspname::text, t.relname::text,
   t.relkind, t.relpersistence, t.relreplident,
   pg_catalog.pg_get_userbyid(t.relowner)::text, pg_catalog.pg_has_role(t.relowner, 'USAGE'),
-  coalesce(g.stored, false), coalesce(g.virtual, false),
+  coalesce(a.stored, false), coalesce(a.virtual, false),
   pk.columns, coalesce(pk.usable, false), coalesce(pk.generated, false),
   ri.columns, coalesce(ri.usable, false), coalesce(ri.generated, false),
-  coalesce(m.every, false), coalesce(m.inserts, false), coalesce(m.narrowed, false)
+  coalesce(m.every, false), coalesce(m.inserts, false), coalesce(m.narrowed, false),
+  t.relfilenode, coalesce(i.xmin, '0'::xid), coalesce(a.touched, false)
 FROM tables t
 LEFT JOIN pg_catalog.pg_inherits i ON t.relispartition AND i.inhrelid = t.oid
 LEFT JOIN keys pk ON pk.indrelid = t.oid AND pk.indisprimary
 LEFT JOIN keys ri ON ri.indrelid = t.oid AND ri.indisreplident
-LEFT JOIN generated g ON g.attrelid = t.oid
+LEFT JOIN columns a ON a.attrelid = t.oid
 LEFT JOIN members m ON m.prrelid = t.oid
 ORDER BY t.oid`
 
-func readRelations(ctx context.Context, db Querier, publications [2]string) ([]*relation, error) {
-	var all []*relation
+// catalog is what one survey has read.
+type catalog struct {
+	all []*relation
+	// horizon is older than every transaction that the survey did not see: whatever
+	// a later survey sees and this one did not, was done by this one or a younger one.
+	horizon uint64
+	whole   bool // touched says nothing: there was no horizon to compare with, or it is too far back
+}
+
+// halfway is how far transaction ids can be compared.
+const halfway = 1 << 31
+
+// readRelations reads the catalog. Relations say whether they were touched since the
+// horizon of an earlier survey; 0: there was none.
+func readRelations(ctx context.Context, db Querier, publications [2]string, since uint64) (catalog, error) {
+	const horizon = `SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint`
+	var c catalog
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		// Compiling the query takes longer than running it, and with many tables the
 		// default memory spills to disk.
 		if err := execAll(ctx, tx, []string{"SET LOCAL jit = off", "SET LOCAL work_mem = '16MB'"}); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, readRelationsSQL, publications[everything], publications[inserts])
+		if err := tx.QueryRow(ctx, horizon).Scan(&c.horizon); err != nil {
+			return err
+		}
+		var xid *uint32
+		if c.whole = since == 0 || since > c.horizon || c.horizon-since >= halfway; !c.whole {
+			xid = new(uint32(since)) // without the epoch
+		}
+		rows, err := tx.Query(ctx, readRelationsSQL, publications[everything], publications[inserts], xid)
 		if err != nil {
 			return err
 		}
-		all, err = pgx.CollectRows(rows, scanRelation)
+		c.all, err = pgx.CollectRows(rows, scanRelation)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the tables in the catalog: %w", err)
+		return c, fmt.Errorf("read the tables in the catalog: %w", err)
 	}
-	byOID := make(map[uint32]*relation, len(all))
-	for _, r := range all {
+	byOID := make(map[uint32]*relation, len(c.all))
+	for _, r := range c.all {
 		byOID[r.oid] = r
 	}
-	for _, r := range all {
+	for _, r := range c.all {
 		if p := byOID[r.parent]; p != nil {
 			r.above = p
 			p.parentOf = append(p.parentOf, r)
 		}
 	}
-	return all, nil
+	return c, nil
 }
 
 func scanRelation(row pgx.CollectableRow) (*relation, error) {
@@ -200,7 +228,8 @@ func scanRelation(row pgx.CollectableRow) (*relation, error) {
 		&r.owner, &r.owned, &r.stored, &r.virtual,
 		&r.primary.columns, &r.primary.usable, &r.primary.generated,
 		&r.index.columns, &r.index.usable, &r.index.generated,
-		&r.member[everything], &r.member[inserts], &r.narrowed)
+		&r.member[everything], &r.member[inserts], &r.narrowed,
+		&r.file, &r.inherited, &r.touched)
 	return r, err
 }
 

@@ -159,6 +159,7 @@ func (b *batch) offer(ctx context.Context) error {
 
 // flush hands the batch to the log, and blocks as long as the log does.
 func (b *batch) flush(ctx context.Context) error {
+	b.mark.Seq += uint64(b.w.Count())
 	mark := b.mark
 	mark.Complete = !b.midway()
 	b.parted, b.due = !mark.Complete, false
@@ -173,6 +174,15 @@ func (b *batch) flush(ctx context.Context) error {
 		l.done(err)
 	}
 	return err
+}
+
+// handOver hands over whatever there is; only between transactions, or before the
+// first change of one.
+func (b *batch) handOver(ctx context.Context) error {
+	if b.w.Count() == 0 {
+		return nil
+	}
+	return b.flush(ctx)
 }
 
 // pack puts the batch into memory of exactly its size: the log keeps what it is

@@ -55,7 +55,16 @@ type Config struct {
 
 	BatchBytes   int  // size at which a batch is closed; default 256 KB
 	Int8AsString bool // see value.Options
-	Logger       *slog.Logger
+	// RetainWAL is how many bytes of WAL the slot may keep on the server's disk; 0: any
+	// number. [Status.Warning] speaks up at half of it. Beyond it, and with no progress
+	// for half a minute, the slot is given up: a gap (wal_budget) is better than a
+	// database whose disk is full. A slot that catches up is let be.
+	RetainWAL int64
+	// Gap is called before a gap is written into the log, and must have noted it
+	// durably when it returns nil. It may be called again for the same gap. An error
+	// ends the connection, and the gap is tried again. Default: nobody is told.
+	Gap    func(context.Context, Gap) error
+	Logger *slog.Logger
 	// Observe is called after each batch with changes has reached the disk, from
 	// the log's goroutine. It must not block.
 	Observe func(Durable)
@@ -87,6 +96,10 @@ type tuning struct {
 	poll     time.Duration // between looks at the slot
 	leaving  time.Duration // how long a server that shuts down may wait for us
 	longest  time.Duration // between attempts to connect
+	visible  time.Duration // how long a page waits for transactions that are not visible yet
+	notes    int           // see maxNotes
+	stuck    time.Duration // without progress, until a slot beyond its budget is given up
+	old      time.Duration // see Status.OldestTransaction
 }
 
 // Capture is the capture of one database. Run it once; the other methods may be
@@ -99,11 +112,18 @@ type Capture struct {
 	counts   counters
 
 	// Of Run's goroutine.
-	pool    *pgxpool.Pool
-	rebuild bool // the slot's WAL cannot be decoded with the publications: begin anew
-	silence time.Duration
+	pool       *pgxpool.Pool
+	rebuild    bool // the slot's WAL cannot be decoded with the publications: begin anew
+	silence    time.Duration
+	remembered bool   // see rememberWaiting
+	owed       string // reason of a gap that was found and that the log does not have yet
+
+	pagePrefix string        // of watermarks, with its secret
+	settling   *settling     // outlives connections
+	turn       chan struct{} // full while somebody uses a window
 
 	mu      sync.Mutex // guards what follows
+	budget  budget
 	status  Status
 	live    *session
 	lost    string // why the last connection ended; empty: there was none
@@ -129,11 +149,17 @@ func New(config Config) (*Capture, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
+	secret := config.JoinSecret
+	if secret == "" {
+		secret = uuid.NewString() // watermarks are met in this process or not at all
+	}
 	return &Capture{
-		config: config, patterns: patterns, log: config.Logger.With(obs.KeyDatabase, config.Database),
+		config: config, patterns: patterns, pagePrefix: pagePrefix + secret, settling: newSettling(), turn: make(chan struct{}, 1),
+		log: config.Logger.With(obs.KeyDatabase, config.Database),
 		tune: tuning{
 			silence: 25 * time.Second, idle: idleMark, blockers: 5 * time.Second, poll: 2 * time.Second,
 			leaving: 5 * time.Second, longest: 10 * time.Second,
+			visible: 5 * time.Second, notes: maxNotes, stuck: 30 * time.Second, old: time.Minute,
 		},
 		status: Status{State: "stopped", Since: time.Now()},
 	}, nil
@@ -213,21 +239,13 @@ func (c *Capture) connected(ctx context.Context) error {
 	if err := c.openPool(ctx); err != nil {
 		return err
 	}
-	if err := c.publish(ctx); err != nil {
+	var w *wire
+	var mark lockstep.Mark
+	err := c.watched(ctx, func(ctx context.Context) (err error) {
+		w, mark, err = c.attach(ctx)
 		return err
-	}
-	w, err := dial(ctx, c.config.URL, c.applicationName())
+	})
 	if err != nil {
-		return err
-	}
-	mark, err := c.prepare(ctx, w)
-	if err != nil {
-		w.abandon()
-		return err
-	}
-	if err := w.start(ctx, c.config.Slot, c.publications(), mark.EndLSN); err != nil {
-		w.abandon()
-		c.considerRebuild(ctx, err)
 		return err
 	}
 	s := c.newSession(w, mark)
@@ -236,6 +254,34 @@ func (c *Capture) connected(ctx context.Context) error {
 	err = s.run(ctx)
 	c.considerRebuild(ctx, err)
 	return err
+}
+
+// attach brings server, slot and log into order and begins to stream.
+func (c *Capture) attach(ctx context.Context) (*wire, lockstep.Mark, error) {
+	if err := c.giveUpSlot(ctx); err != nil {
+		return nil, lockstep.Mark{}, err
+	}
+	if err := c.publish(ctx); err != nil {
+		return nil, lockstep.Mark{}, err
+	}
+	w, err := dial(ctx, c.config.URL, c.applicationName())
+	if err != nil {
+		return nil, lockstep.Mark{}, err
+	}
+	mark, err := c.prepare(ctx, w)
+	if err == nil {
+		err = c.rememberWaiting(ctx)
+	}
+	if err != nil {
+		w.abandon()
+		return nil, mark, err
+	}
+	if err := w.start(ctx, c.config.Slot, c.publications(), mark.EndLSN); err != nil {
+		w.abandon()
+		c.considerRebuild(ctx, err)
+		return nil, mark, err
+	}
+	return w, mark, nil
 }
 
 func (c *Capture) publish(ctx context.Context) error {
@@ -258,8 +304,9 @@ func (c *Capture) newSession(w *wire, mark lockstep.Mark) *session {
 	b.idle = c.tune.idle
 	d := newDecoder(b, newCatalog(c.pool, c.patterns, value.Options{Int8AsString: c.config.Int8AsString}), mark)
 	d.secret, d.log, d.counts = c.config.JoinSecret, c.log, &c.counts
+	d.pagePrefix, d.settling, d.gap = c.pagePrefix, c.settling, c.tellGap
 	s := &session{
-		wire: w, log: c.log, frames: newFrameReader(w.reader, readBuffer), decoder: d, batch: b, flight: f,
+		pool: c.pool, over: make(chan struct{}), wire: w, log: c.log, frames: newFrameReader(w.reader, readBuffer), decoder: d, batch: b, flight: f,
 		asked: make(chan struct{}, 1), silence: c.silence, interval: min(answerInterval(w.senderTimeout), max(c.silence/3, 10*time.Millisecond)),
 	}
 	s.received.Store(uint64(mark.EndLSN))

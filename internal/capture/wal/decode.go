@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync/atomic"
 
 	"lockstep"
 )
@@ -28,6 +29,14 @@ type decoder struct {
 	secret   string // of the messages that carry a joining table's rows
 	log      *slog.Logger
 	counts   *counters
+	gap      func(context.Context, Gap) error // before a gap is written; nil: nobody asks
+
+	settling   *settling
+	pagePrefix string                 // of watermarks, with its secret
+	windows    atomic.Pointer[window] // which is waited for; nil: none
+	window     *window                // whose changes are noted; nil: none
+	// written is called after the commit of a high watermark; nil: there was none.
+	written func(context.Context) error
 
 	relations map[uint32]*relation
 	tx        transaction
@@ -48,7 +57,7 @@ type transaction struct {
 func newDecoder(out *batch, source relationSource, resume lockstep.Mark) *decoder {
 	return &decoder{
 		out: out, resume: resume, relation: source, log: slog.New(slog.DiscardHandler), counts: &counters{},
-		relations: map[uint32]*relation{},
+		settling: newSettling(), relations: map[uint32]*relation{},
 	}
 }
 
@@ -116,7 +125,16 @@ func (d *decoder) commit(ctx context.Context, body []byte) error {
 	}
 	d.tx.open = false
 	d.tx.joined = nil
-	return d.out.commit(ctx, lockstep.LSN(be.Uint64(body[9:])))
+	d.settling.met(d.tx.tx.XID)
+	if err := d.out.commit(ctx, lockstep.LSN(be.Uint64(body[9:]))); err != nil {
+		return err
+	}
+	if d.written == nil {
+		return nil
+	}
+	written := d.written
+	d.written = nil
+	return written(ctx)
 }
 
 // originOf knows the replication origins under which Lockstep itself writes.
@@ -198,7 +216,7 @@ func (d *decoder) truncate(ctx context.Context, body []byte) error {
 			return fmt.Errorf("truncate of the table with oid %d, which was not described: %w", oid, errDamaged)
 		}
 		if r.wanted {
-			d.emitTruncate(r)
+			d.emitWhole(r, lockstep.Truncate, nil)
 		}
 	}
 	return d.out.ended(ctx)

@@ -17,10 +17,17 @@
 //  5. A slow log does not cost the connection: another goroutine answers Postgres.
 //  6. Where changes may be missing (the slot was lost, moved or re-created, or
 //     Postgres failed over), the log gets a change of action gap before anything
-//     that follows.
+//     that follows, and whoever keeps the gaps is told before the log.
 //  7. One value that cannot be written does not stop the others: it goes out as
 //     text, named in the metadata.
-//  8. A row costs no allocation once buffers have their size.
+//  8. A row costs no allocation once buffers have their size; what pages need costs
+//     it nothing while there is none.
+//  9. Rows that a reader puts between the changes ([Capture.Interleave]) never come
+//     after a newer change of their key, nor before a change that they lack: also
+//     when commits are in the WAL and not visible yet. A page is in the log as a
+//     whole or not at all, and once.
+//  10. The WAL that the slot keeps is watched: announced at half of its budget, and
+//     given up by choice beyond it when nothing moves ([Config.RetainWAL]).
 //
 // # Rules that the protocol leaves open
 //
@@ -39,4 +46,8 @@
 //   - An update of a column outside a publication's column list, or of no column at
 //     all, is delivered as an update.
 //   - Logical messages outside of a transaction are ignored.
+//   - A row that was overridden by a change without its large value is to be read
+//     again, which [Interleaved] tells. A row whose key changes between two pages,
+//     from one that is still to be read to one that has been, is not seen by any
+//     page: its insert names the value in metadata.unchanged.
 package wal

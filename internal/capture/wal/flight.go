@@ -19,6 +19,17 @@ type flight struct {
 	counts  *counters
 	observe func(Durable) // may be nil
 	fail    func(error)   // ends the session
+
+	mu      sync.Mutex // guards what follows
+	starts  uint64     // batches handed over
+	lands   uint64     // of those on disk
+	waiting []waiting  // by number, ascending
+}
+
+// waiting is somebody who waits until that many batches are on disk.
+type waiting struct {
+	lands  uint64
+	notify func()
 }
 
 func newFlight(durable lockstep.LSN, counts *counters, fail func(error)) *flight {
@@ -41,7 +52,32 @@ type landing struct {
 func (f *flight) start(l *landing) *landing {
 	l.flight = f
 	f.count.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.starts++
 	return l
+}
+
+// whenLanded calls notify when all batches handed over so far are on disk, which may
+// be at once; never when one fails. It must not block.
+func (f *flight) whenLanded(notify func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lands == f.starts {
+		notify()
+		return
+	}
+	f.waiting = append(f.waiting, waiting{f.starts, notify})
+}
+
+func (f *flight) hasLanded() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lands++
+	for len(f.waiting) > 0 && f.waiting[0].lands <= f.lands {
+		f.waiting[0].notify()
+		f.waiting = f.waiting[1:]
+	}
 }
 
 // done is called by the log when the batch is on disk, or with the reason why not;
@@ -53,6 +89,7 @@ func (l *landing) done(err error) {
 			f.fail(err)
 		} else {
 			l.account()
+			f.hasLanded()
 		}
 		// Counted down last: whoever sees no batch in flight sees durable as it is.
 		f.count.Add(-1)

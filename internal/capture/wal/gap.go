@@ -3,15 +3,14 @@ package wal
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"lockstep"
-	"lockstep/internal/obs"
 )
 
-// The reasons of gaps. All but the last are found at a connect and concern every
-// table.
+// The reasons of gaps that capture itself finds, at a connect, and which concern every
+// table; but for gapRowsMissing, which the stream brings. Package publish sends more
+// (see GapPrefix there).
 const (
 	gapNone        = ""
 	gapSlotLost    = "slot_lost"           // dropped, or invalidated by Postgres
@@ -19,6 +18,7 @@ const (
 	gapFailover    = "failover"            // another timeline
 	gapRebuilt     = "publication_rebuilt" // old WAL cannot be decoded with it
 	gapRowsMissing = "rows_missing"        // a table joined the publication without the rows it had
+	gapBudget      = "wal_budget"          // given up by choice, see Config.RetainWAL
 )
 
 // walLost is pg_replication_slots.wal_status of a slot whose WAL is gone.
@@ -61,10 +61,8 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 			return mark, fmt.Errorf("find the end of the stream: %w", err)
 		}
 	}
-	reason := findGap(mark, s, w.timeline)
-	if c.rebuild && mark.SystemID != 0 {
-		reason = gapRebuilt
-	}
+	reason := c.gapReason(mark, s, w.timeline)
+	c.owed = reason
 	begin := lockstep.LSN(0)
 	if s != nil {
 		begin = s.confirmed
@@ -83,7 +81,7 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 	c.rebuild = false
 	switch {
 	case reason != gapNone:
-		return c.openGap(ctx, w, gap{reason, mark.EndLSN, begin})
+		return c.openGap(ctx, w, Gap{Reason: reason, From: mark.EndLSN, To: begin}, mark.Seq)
 	case mark.SystemID == 0:
 		// The first mark binds the log to this server and to the slot's position,
 		// so that a slot moved by others is noticed even before the first change.
@@ -93,34 +91,33 @@ func (c *Capture) prepare(ctx context.Context, w *wire) (lockstep.Mark, error) {
 	return mark, nil
 }
 
-// gap is a place of the stream where changes may be missing.
-type gap struct {
-	reason string
-	from   lockstep.LSN // the last position before it; 0: not known
-	until  lockstep.LSN // changes flow again from here
-}
-
-// appendGap appends the gap as a fragment of metadata.
-func appendGap(dst []byte, g gap) []byte {
-	dst = append(dst, `,"gap":{"state":"start","reason":"`...)
-	dst = append(dst, g.reason...)
-	dst = append(dst, `","from_lsn":`...)
-	if g.from == 0 {
-		dst = append(dst, "null"...)
-	} else {
-		dst = strconv.AppendUint(dst, uint64(g.from), 10)
+// gapReason is findGap with what the capture knows besides: an earlier attempt may
+// have found the gap, and have ended after it made the new slot.
+func (c *Capture) gapReason(mark lockstep.Mark, s *slot, timeline uint32) string {
+	found := findGap(mark, s, timeline)
+	written := s != nil && mark.CommitLSN+1 == s.confirmed // where only gaps lie
+	switch {
+	case mark.SystemID == 0:
+		return gapNone
+	case c.rebuild:
+		return gapRebuilt
+	case c.owed == gapNone, found == gapNone && written, found == gapFailover:
+		return found
 	}
-	dst = strconv.AppendUint(append(dst, `,"to_lsn":`...), uint64(g.until), 10)
-	return append(dst, `,"missed":null}`...)
+	return c.owed
 }
 
-// openGap tells the log's readers that changes of any table may be missing.
-func (c *Capture) openGap(ctx context.Context, w *wire, g gap) (lockstep.Mark, error) {
+// openGap tells the log's readers that changes of any table may be missing after the
+// change with seq.
+func (c *Capture) openGap(ctx context.Context, w *wire, g Gap, seq uint64) (lockstep.Mark, error) {
 	// One byte before the position: no transaction can commit there, so that the
 	// gap's identity is its own and no transaction is taken for one in the log.
-	at := g.until - 1
-	mark := lockstep.Mark{SystemID: w.systemID, Timeline: w.timeline, CommitLSN: at, EndLSN: g.until, Complete: true}
-	extra := appendGap(nil, g)
+	at := g.To - 1
+	mark := lockstep.Mark{Seq: seq + 1, SystemID: w.systemID, Timeline: w.timeline, CommitLSN: at, EndLSN: g.To, Complete: true}
+	if err := c.tellGap(ctx, g); err != nil {
+		return mark, err
+	}
+	extra := appendGapStart(nil, g)
 	everything := &lockstep.Table{Key: lockstep.KeyRow}
 	var b lockstep.BatchWriter
 	b.Reset(nil)
@@ -131,9 +128,10 @@ func (c *Capture) openGap(ctx context.Context, w *wire, g gap) (lockstep.Mark, e
 	if err := c.appendMark(ctx, &b, mark); err != nil {
 		return mark, err
 	}
-	c.setGap(g.reason)
-	c.log.ErrorContext(ctx, "changes may be missing in the stream: compare what depends on it with the tables",
-		obs.KeyReason, g.reason, "from_lsn", g.from.String(), "to_lsn", g.until.String())
+	c.owed = gapNone
+	c.mu.Lock()
+	c.budget = budget{warned: c.budget.warned} // positions may begin lower on another timeline
+	c.mu.Unlock()
 	return mark, nil
 }
 

@@ -161,8 +161,11 @@ func (l *memoryLog) each(t testing.TB, visit func(lockstep.Record)) {
 	t.Helper()
 	var seq uint64
 	var lsn lockstep.LSN
-	var idx uint32
+	var idx, timeline uint32
 	for _, b := range l.all() {
+		if b.Mark.Timeline != timeline {
+			lsn, timeline = 0, b.Mark.Timeline // positions are a timeline's own
+		}
 		for i := range b.Len() {
 			r := b.Record(i)
 			seq++

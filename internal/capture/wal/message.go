@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"lockstep"
@@ -53,21 +54,11 @@ func (d *decoder) logicalMessage(ctx context.Context, body []byte) error {
 	case d.isJoin(prefix, publish.RowPrefix):
 		return d.joinRow(ctx, content)
 	case d.isJoin(prefix, publish.GapPrefix):
-		return d.gapEverywhere(ctx)
+		return d.foundGap(ctx, content)
+	case d.pagePrefix != "" && string(prefix) == d.pagePrefix:
+		return d.mark(ctx, content)
 	}
 	return nil
-}
-
-// gapEverywhere says that changes of any table may be missing before this place: a
-// publication was made again that Postgres had gone on without.
-func (d *decoder) gapEverywhere(ctx context.Context) error {
-	if d.tx.ordinal <= d.tx.skipTo {
-		return nil
-	}
-	d.log.ErrorContext(ctx, "changes may be missing in the stream: compare what depends on it with the tables", obs.KeyReason, gapRebuilt)
-	everything := &lockstep.Table{Key: lockstep.KeyRow}
-	d.emitGap(&relation{table: everything, hash: lockstep.KeyHash(everything)}, gapRebuilt)
-	return d.out.ended(ctx)
 }
 
 func (d *decoder) annotate(ctx context.Context, content []byte) {
@@ -94,13 +85,33 @@ func (d *decoder) joinTable(ctx context.Context, content []byte) error {
 	if err := json.Unmarshal(content, &t); err != nil {
 		return d.ignoreJoin(ctx, "its announcement is not valid: "+err.Error())
 	}
+	r, err := d.announced(ctx, &t)
+	if refused, ok := errors.AsType[refusal](err); ok {
+		return d.ignoreJoin(ctx, refused.Error())
+	}
+	if err != nil {
+		return err
+	}
+	if known := d.relations[t.OID]; known != nil && *known.table == *r.table {
+		r.table = known.table
+	}
+	d.tx.joined = r
+	if t.Rows == publish.Missing && r.wanted && d.tx.ordinal > d.tx.skipTo {
+		return d.writeGap(ctx, Gap{Reason: gapRowsMissing, Tables: []lockstep.Table{*r.table}})
+	}
+	return nil
+}
+
+// announced makes a relation out of an announcement. What makes no sense is a
+// refusal.
+func (d *decoder) announced(ctx context.Context, t *publish.TableMessage) (*relation, error) {
 	r := &relation{table: &lockstep.Table{OID: t.OID, Schema: t.Schema, Name: t.Name}}
 	for _, c := range t.Columns {
 		column := newColumn(c.Name, c.TypeOID)
 		column.flagged = c.Key
 		encoder, err := d.relation.Encoder(ctx, c.TypeOID)
 		if err != nil {
-			return fmt.Errorf("describe %s: %w", r.table, err)
+			return nil, fmt.Errorf("describe %s: %w", r.table, err)
 		}
 		column.encoder = encoder
 		r.columns = append(r.columns, column)
@@ -111,18 +122,10 @@ func (d *decoder) joinTable(ctx context.Context, content []byte) error {
 	r.wanted = d.relation.Wanted(t.Schema, t.Name)
 	columns := r.find(t.KeyColumns)
 	if len(columns) != len(t.KeyColumns) {
-		return d.ignoreJoin(ctx, "its announcement names key columns that it does not have")
+		return nil, refusal{fmt.Errorf("its announcement names key columns that it does not have: %w", lockstep.ErrInvalid)}
 	}
 	r.setKey(keyKindOf(t.KeyKind), columns)
-	if known := d.relations[t.OID]; known != nil && *known.table == *r.table {
-		r.table = known.table
-	}
-	d.tx.joined = r
-	if t.Rows == publish.Missing && r.wanted && d.tx.ordinal > d.tx.skipTo {
-		d.emitGap(r, gapRowsMissing)
-		return d.out.ended(ctx)
-	}
-	return nil
+	return r, nil
 }
 
 func keyKindOf(name string) lockstep.KeyKind {

@@ -122,7 +122,10 @@ func (d *decoder) updateKeyed(r *relation, row, old []column) {
 }
 
 // emit writes one change into the batch.
-func (d *decoder) emit(r *relation, c rowChange) {
+func (d *decoder) emit(r *relation, c rowChange) { d.emitWith(r, c, "") }
+
+// emitWith writes one change with a further fragment of metadata.
+func (d *decoder) emitWith(r *relation, c rowChange, extra string) {
 	s := &d.scratch
 	s.unchanged, s.jsonNull, s.badUTF8, s.badlyTyped = s.unchanged[:0], s.jsonNull[:0], s.badUTF8[:0], s.badlyTyped[:0]
 	// JSON is about as long as what it is made of: a large row grows the buffer once.
@@ -135,7 +138,7 @@ func (d *decoder) emit(r *relation, c rowChange) {
 	}
 	changes := len(buf)
 	if changes-start > maxRecord {
-		buf = fmt.Appendf(buf[:start], `,"oversized":%d`, changes-start)
+		buf = append(fmt.Appendf(buf[:start], `,"oversized":%d`, changes-start), extra...)
 		d.close(r, buf, lockstep.RecordHead{Action: c.action, KeyHash: r.keyHash(c.row), ExtraLen: len(buf) - start})
 		return
 	}
@@ -145,6 +148,7 @@ func (d *decoder) emit(r *relation, c rowChange) {
 	buf = appendNames(buf, r, `,"json_null":[`, s.jsonNull)
 	buf = appendNames(buf, r, `,"invalid_utf8":[`, s.badUTF8)
 	buf = appendNames(buf, r, `,"malformed":[`, s.badlyTyped)
+	buf = append(buf, extra...)
 	d.close(r, buf, lockstep.RecordHead{
 		Action:     c.action,
 		OldKnown:   c.oldKnown,
@@ -156,21 +160,17 @@ func (d *decoder) emit(r *relation, c rowChange) {
 	})
 }
 
-func (d *decoder) emitTruncate(r *relation) {
-	buf := append(d.out.open(), "[]"...)
-	d.close(r, buf, lockstep.RecordHead{Action: lockstep.Truncate, KeyHash: r.hash, PKsLen: 2})
-}
-
-// emitGap says that changes of one table may be missing up to this transaction.
-func (d *decoder) emitGap(r *relation, reason string) {
-	buf := append(d.out.open(), "[]"...)
-	start := len(buf)
-	buf = appendGap(buf, gap{reason: reason, until: d.tx.tx.CommitLSN})
-	d.close(r, buf, lockstep.RecordHead{Action: lockstep.Gap, KeyHash: r.hash, PKsLen: 2, ExtraLen: len(buf) - start})
+// emitWhole writes one change of a whole table; with oid 0, of all tables.
+func (d *decoder) emitWhole(r *relation, action lockstep.Action, extra []byte) {
+	buf := append(append(d.out.open(), "[]"...), extra...)
+	d.close(r, buf, lockstep.RecordHead{Action: action, KeyHash: r.hash, PKsLen: 2, ExtraLen: len(extra)})
 }
 
 // close finishes a change: it gets the next index of its transaction.
 func (d *decoder) close(r *relation, buf []byte, head lockstep.RecordHead) {
+	if d.window != nil {
+		d.noted(r, head)
+	}
 	if r.batch != d.out.number {
 		r.batch, r.number = d.out.number, d.out.table(r.table)
 	}

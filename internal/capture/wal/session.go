@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"lockstep"
 )
@@ -38,9 +39,12 @@ type session struct {
 	decoder *decoder     // under batch.mu
 	batch   *batch
 	flight  *flight
+	pool    *pgxpool.Pool
 	poll    func(context.Context) error // watches the slot; blocks until ctx ends
+	over    chan struct{}               // closed when the session begins to end
 
 	received atomic.Uint64 // how far Postgres has sent
+	position atomic.Uint64 // where Postgres is, which may be far before what it sends
 	waiting  atomic.Int64  // since when the reader waits for the socket, Unix nanoseconds; 0: it does not
 	asked    chan struct{} // holds a token when Postgres wants an answer at once
 	silence  time.Duration // how long a living server can be silent
@@ -62,6 +66,7 @@ func (s *session) run(parent context.Context) error {
 	}
 	workers.Go(func() {
 		<-ctx.Done()
+		close(s.over)
 		// A deadline in the past wakes the reader; the writing side stays usable.
 		_ = s.wire.conn.SetReadDeadline(time.Unix(1, 0))
 	})
@@ -112,7 +117,7 @@ func (s *session) read(ctx context.Context) error {
 func (s *session) consume(ctx context.Context) error {
 	s.batch.mu.Lock()
 	defer s.batch.mu.Unlock()
-	received := s.received.Load()
+	received, position := s.received.Load(), lockstep.LSN(0)
 	for {
 		kind, body, ok, err := s.frames.next()
 		if err != nil {
@@ -125,9 +130,15 @@ func (s *session) consume(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if end != 0 {
+			position = end
+		}
 		received = max(received, uint64(end))
 	}
 	s.received.Store(received)
+	if position != 0 {
+		s.position.Store(uint64(position))
+	}
 	return s.batch.offer(ctx)
 }
 

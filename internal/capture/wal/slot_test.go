@@ -157,6 +157,37 @@ func TestAnotherTimelineIsAGap(t *testing.T) {
 	}
 }
 
+// A gap that was found and not written is not forgotten, nor told twice, whatever the
+// new slot that was made meanwhile looks like.
+func TestGapIsOwedUntilItIsWritten(t *testing.T) {
+	t.Parallel()
+	before := lockstep.Mark{SystemID: 7, Timeline: 1, CommitLSN: 90, EndLSN: 100}
+	written := lockstep.Mark{SystemID: 7, Timeline: 1, CommitLSN: 199, EndLSN: 200}
+	for _, c := range []struct {
+		name string
+		owed string
+		mark lockstep.Mark
+		slot *slot
+		line uint32
+		want string
+	}{
+		{"nothing", gapNone, before, &slot{confirmed: 100}, 1, gapNone},
+		{"found now", gapNone, before, nil, 1, gapSlotLost},
+		{"given up, no new slot yet", gapBudget, before, nil, 1, gapBudget},
+		{"given up, the new slot made", gapBudget, before, &slot{confirmed: 200}, 1, gapBudget},
+		{"lost, the new slot made where the log ends", gapSlotLost, before, &slot{confirmed: 100}, 1, gapSlotLost},
+		{"written, though the log failed", gapSlotLost, written, &slot{confirmed: 200}, 1, gapNone},
+		{"written, and lost again", gapSlotLost, written, nil, 1, gapSlotLost},
+		{"promoted meanwhile", gapSlotLost, before, &slot{confirmed: 200}, 2, gapFailover},
+		{"an empty log", gapBudget, lockstep.Mark{}, nil, 1, gapNone},
+	} {
+		capture := &Capture{owed: c.owed}
+		if got := capture.gapReason(c.mark, c.slot, c.line); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func TestNewSlotWaitsForOldTransactionsAndSaysForWhich(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)

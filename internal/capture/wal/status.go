@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"lockstep"
 	"lockstep/internal/obs"
 )
@@ -36,6 +34,11 @@ type Status struct {
 	LastHeard time.Time
 
 	Slot Slot
+	// Warning is what threatens the slot or the server's disk, with the remedy; empty:
+	// nothing does.
+	Warning string
+	// OldestTransaction holds back the slot's WAL and new slots; nil: none does.
+	OldestTransaction *OldestTransaction
 
 	Changes, Transactions, Bytes uint64 // brought to the stream's disk since the start
 	BadAnnotations, BadJoins     uint64 // messages that were ignored since the start
@@ -146,10 +149,12 @@ func (c *Capture) streamed() {
 }
 
 const readSlotStatus = `
-SELECT COALESCE(wal_status, ''), COALESCE(safe_wal_size, -1), COALESCE(pg_wal_lsn_diff(here, restart_lsn), 0)::bigint, here::text
-FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server,
-     pg_catalog.pg_replication_slots
-WHERE slot_name = $1::text`
+SELECT COALESCE(s.wal_status, ''), COALESCE(s.safe_wal_size, -1), COALESCE(pg_wal_lsn_diff(here, s.restart_lsn), 0)::bigint, here::text,
+       COALESCE(s.confirmed_flush_lsn, '0/0')::text, pg_current_snapshot()::text, s.slot_name IS NOT NULL,
+       a.pid IS NOT NULL AND COALESCE(a.wait_event_type, 'IO') = 'IO'
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server
+LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1::text
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid`
 
 // watchSlot looks at the slot every now and then until ctx ends. It also notices
 // that the server is shutting down: a walsender holds the shutdown up until its
@@ -162,6 +167,8 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 		err := c.lookAtSlot(ctx)
 		if sqlState(err) == stateCannotConnect && leaving == nil {
 			leaving = time.After(c.tune.leaving)
+		} else if errors.Is(err, errBudget) {
+			return err
 		} else if err != nil && ctx.Err() == nil {
 			c.log.DebugContext(ctx, "look at the slot", obs.KeyError, err)
 		}
@@ -175,28 +182,49 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 	}
 }
 
+// slotLook is what one look at the server shows.
+type slotLook struct {
+	slot     Slot
+	there    bool // the slot
+	end      lockstep.LSN
+	at       progress
+	snapshot Snapshot
+	old      *OldestTransaction
+}
+
 func (c *Capture) lookAtSlot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	var now Slot
-	var here string
-	err := c.pool.QueryRow(ctx, readSlotStatus, c.config.Slot).Scan(&now.WALStatus, &now.SafeBytes, &now.RetainedBytes, &here)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("slot %s is gone", c.config.Slot)
-	}
+	look, err := c.takeLook(ctx)
 	if err != nil {
 		return err
 	}
-	end, err := lockstep.ParseLSN(here)
-	if err != nil {
-		return err
-	}
+	c.settling.seen(look.snapshot)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if before := c.status.Slot.WALStatus; now.WALStatus != before && (now.WALStatus == "unreserved" || now.WALStatus == walLost) {
-		c.log.ErrorContext(ctx, "the replication slot is about to lose WAL that has not been read: raise max_slot_wal_keep_size, or find out what holds capture up",
-			obs.KeySlot, c.config.Slot, "wal_status", now.WALStatus, obs.KeyBytes, now.RetainedBytes)
+	c.status.Slot, c.status.ServerEnd, c.status.OldestTransaction = look.slot, look.end, look.old
+	c.warn(ctx)
+	if !look.there {
+		return fmt.Errorf("slot %s is gone", c.config.Slot)
 	}
-	c.status.Slot, c.status.ServerEnd = now, end
-	return nil
+	return c.considerBudget(look.slot, look.at)
+}
+
+func (c *Capture) takeLook(ctx context.Context) (l slotLook, err error) {
+	var end, confirmed, visible string
+	if err = c.pool.QueryRow(ctx, readSlotStatus, c.config.Slot).Scan(&l.slot.WALStatus, &l.slot.SafeBytes, &l.slot.RetainedBytes,
+		&end, &confirmed, &visible, &l.there, &l.at.busy); err != nil {
+		return l, err
+	}
+	if l.end, err = lockstep.ParseLSN(end); err != nil {
+		return l, err
+	}
+	if l.at.confirmed, err = lockstep.ParseLSN(confirmed); err != nil {
+		return l, err
+	}
+	if l.snapshot, err = ParseSnapshot(visible); err != nil {
+		return l, err
+	}
+	l.old, err = c.oldest(ctx)
+	return l, err
 }

@@ -66,7 +66,7 @@ func (c *Cluster) makeData(ctx context.Context) error {
 	if err := c.initdb(ctx, dir); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "pg_hba.conf"), []byte(accessRules), 0o600); err != nil {
+	if err := overwrite(filepath.Join(dir, "pg_hba.conf"), accessRules); err != nil {
 		return err
 	}
 	if err := os.Remove(c.lay.data()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,6 +81,17 @@ func (c *Cluster) makeData(ctx context.Context) error {
 	}
 	c.fresh = true
 	return syncDir(c.lay.dir)
+}
+
+// overwrite replaces the content of a file, which keeps its owner, and has it on disk
+// when it returns: after a power cut an empty file would let nobody in.
+func overwrite(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // initdb runs initdb. C.UTF-8 sorts by code point and knows upper and lower case

@@ -1,0 +1,209 @@
+package bench
+
+import (
+	"errors"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"lockstep"
+	"lockstep/client"
+)
+
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		runs []float64
+		want Spread
+	}{
+		{nil, Spread{}},
+		{[]float64{3}, Spread{3, 3, 3}},
+		{[]float64{5, 1, 3}, Spread{3, 1, 5}},
+		{[]float64{4, 1, 3, 2}, Spread{2.5, 1, 4}},
+	} {
+		if got := spread(tc.runs); got != tc.want {
+			t.Errorf("spread of %v: %v, want %v", tc.runs, got, tc.want)
+		}
+	}
+}
+
+func TestAFigureIsJudgedByItsMedian(t *testing.T) {
+	t.Parallel()
+	f := figure("case", "name", "", []float64{0.7, 0.8, 0.9})
+	for _, tc := range []struct {
+		f    Figure
+		want bool
+	}{
+		{f.atLeast(0.8, ""), true}, {f.atLeast(0.81, ""), false},
+		{f.below(0.8, ""), false}, {f.below(0.81, ""), true},
+	} {
+		if *tc.f.Reached != tc.want {
+			t.Errorf("median %v: reached %v, want %v", tc.f.Median, *tc.f.Reached, tc.want)
+		}
+	}
+	if f.Reached != nil {
+		t.Error("a figure without an aim was judged")
+	}
+}
+
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0.00", 0.834: "0.83", 12.34: "12.3", 999: "999", 1000: "1,000", 263282.4: "263,282", 1e6: "1,000,000", -1234: "-1,234", -123: "-123"} {
+		if got := Number(v); got != want {
+			t.Errorf("%v: %s, want %s", v, got, want)
+		}
+	}
+}
+
+// deliveries are changes with those seqs.
+func deliveries(seqs ...uint64) []client.Delivery {
+	out := make([]client.Delivery, len(seqs))
+	for i, seq := range seqs {
+		out[i].Metadata.Seq = seq
+	}
+	return out
+}
+
+func TestATallyNoticesWhatIsMissingAndWhatComesAgain(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		steps func(*tally) error
+		wrong string
+	}{
+		"each once": {func(c *tally) error {
+			err := c.take(deliveries(11, 13, 12), never)
+			c.settle(deliveries(11, 13, 12))
+			return errors.Join(err, c.check())
+		}, ""},
+		"one missing": {func(c *tally) error {
+			err := c.take(deliveries(11, 13), never)
+			c.settle(deliveries(11, 13))
+			return errors.Join(err, c.check())
+		}, "2 changes were acked, expected 3"},
+		"acked twice counts once": {func(c *tally) error {
+			c.settle(deliveries(11, 12, 12))
+			return c.check()
+		}, "2 changes were acked, expected 3"},
+		"one too many": {func(c *tally) error {
+			c.settle(deliveries(11, 12, 13, 5000))
+			return c.check()
+		}, "4 changes were acked, expected 3"},
+		"handed out twice": {func(c *tally) error {
+			return errors.Join(c.take(deliveries(11), never), c.take(deliveries(11), never))
+		}, "change 11 came twice"},
+		"handed out twice around a kill": {func(c *tally) error {
+			return errors.Join(c.take(deliveries(11), untilAcks), c.take(deliveries(11), untilAcks))
+		}, ""},
+		"after its ack": {func(c *tally) error {
+			c.settle(deliveries(11))
+			return c.take(deliveries(11), untilAcks)
+		}, "change 11 came again after its ack"},
+		"of another run": {func(c *tally) error { return c.take(deliveries(10), never) }, "lies before the first one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := tc.steps(newTally(10, 3))
+			if tc.wrong == "" && err != nil || tc.wrong != "" && (err == nil || !strings.Contains(err.Error(), tc.wrong)) {
+				t.Errorf("got %v, want %q", err, tc.wrong)
+			}
+		})
+	}
+}
+
+func TestATallyTellsWhenItIsFull(t *testing.T) {
+	t.Parallel()
+	c := newTally(0, 2)
+	c.settle(deliveries(1))
+	select {
+	case <-c.full:
+		t.Fatal("full with one of two")
+	default:
+	}
+	c.settle(deliveries(2))
+	<-c.full
+	c.settle(deliveries(3)) // must not close it again
+}
+
+func TestABackfillGivesEachRowOnce(t *testing.T) {
+	t.Parallel()
+	row := func(id string, action string) *client.Delivery {
+		var d client.Delivery
+		d.Action, d.Metadata.RecordPKs = action, []string{id}
+		return &d
+	}
+	judge := eachIDOnce()
+	if err := errors.Join(judge(row("1", "read")), judge(row("70000", "read"))); err != nil {
+		t.Error(err)
+	}
+	for wrong, d := range map[string]*client.Delivery{"read twice": row("70000", "read"), "expected read": row("2", "insert"), "invalid syntax": row("x", "read")} {
+		if err := judge(d); err == nil || !strings.Contains(err.Error(), wrong) {
+			t.Errorf("got %v, want %q", err, wrong)
+		}
+	}
+}
+
+func TestCostsAreRatiosToOneConsumerOfTheSameRound(t *testing.T) {
+	t.Parallel()
+	cases := []spreadOut{{consumers: 1}, {consumers: 10}, {consumers: 1, again: true}, {consumers: 1, same: true}, {consumers: 50, same: true}, {consumers: 1, same: true, again: true}}
+	runs := [][]cost{{{cpu: 4}, {cpu: 8}}, {{cpu: 6}, {cpu: 8}}, {{cpu: 4.4}, {cpu: 8}}, {{cpu: 2}, {cpu: 2}}, {{cpu: 1}, {cpu: 3}}, {{cpu: 2}, {cpu: 3}}}
+	var got []Figure
+	for _, f := range costs(cases, "backlog", runs) {
+		if f.Unit == "" {
+			got = append(got, f)
+		}
+	}
+	if len(got) != 2 {
+		t.Fatalf("%d ratios, want 2: %v", len(got), got)
+	}
+	if f := got[0]; f.Case != "backlog: 10 consumers, disjoint tables" || f.Runs[0] != 1.5 || f.Runs[1] != 1 || math.Abs(f.Floor.Max-1.1) > 1e-9 {
+		t.Errorf("disjoint: %+v", f)
+	}
+	if f := got[1]; f.Case != "backlog: 50 consumers, the same table" || f.Runs[0] != .5 || f.Runs[1] != 1.5 || f.Floor.Max != 1.5 {
+		t.Errorf("same table: %+v", f)
+	}
+}
+
+func TestAProcessIsSeenFromOutside(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("needs Linux' /proc: elsewhere these benchmarks say that they cannot run")
+	}
+	m, err := memoryOf(os.Getpid())
+	if err != nil || m.resident < 1 || m.peak < m.own || m.own <= 0 {
+		t.Errorf("memory of the test: %+v, %v", m, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ownCPU() < 50*time.Millisecond && time.Now().Before(deadline); {
+		// uses CPU time until there is some to see
+	}
+	for name, of := range map[string]func(int) (time.Duration, error){"fine": processCPU, "coarse": coarseCPU} {
+		// Other tests of this process go on meanwhile.
+		low := ownCPU() - 2*ticks
+		cpu, err := of(os.Getpid())
+		if high := ownCPU() + 2*ticks; err != nil || cpu < low || cpu > high {
+			t.Errorf("%s: %s, want %s to %s: %v", name, cpu, low, high, err)
+		}
+	}
+	if _, err := coarseCPU(1 << 30); !errors.Is(err, lockstep.ErrEnvironment) {
+		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	full, err := Options{}.filled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if full.Rows != 200_000 || full.Rounds != 5 || full.Backlog != 1_000_000 || full.Transaction != 5_000_000 {
+		t.Errorf("defaults: %+v", full)
+	}
+	quick, err := Options{Quick: true, Rows: 2001}.filled()
+	if err != nil || quick.Rows != 4000 || quick.Backlog >= full.Backlog {
+		t.Errorf("quick: %+v, %v", quick, err)
+	}
+	if _, err := (Options{Rounds: -1}).filled(); !errors.Is(err, lockstep.ErrInvalid) {
+		t.Errorf("rounds -1: %v", err)
+	}
+}

@@ -1,0 +1,90 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"testing"
+
+	"lockstep/engine"
+	"lockstep/internal/config"
+)
+
+// TestMain is also the node: benchmarks of a process of its own start this program
+// with the arguments of lockstep serve.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "serve" {
+		if err := serve(os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func serve(file string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	cfg, err := config.Load(file, config.Options{})
+	if err != nil {
+		return err
+	}
+	return engine.New(cfg, engine.Options{}).Run(ctx)
+}
+
+// TestEachBenchmarkRuns shows that each one comes to its end, counts every change and
+// has a figure for every round. What the figures are is not looked at.
+func TestEachBenchmarkRuns(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name    string
+		measure func(context.Context, Options) (Report, error)
+		figures []string
+	}{
+		{"capture", Capture, []string{"lockstep by pg_recvlogical"}},
+		{"deliver", Deliver, []string{"next and ack", "p99"}},
+		{"memory", Memory, []string{"resident, peak"}},
+		{"restart", Restart, []string{"process start to first delivery"}},
+		{"consumers", Consumers, []string{"CPU by that with one consumer"}},
+		{"backfill", Backfill, []string{"to the last ack, by COPY"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			o := Options{Quick: true, Rows: 2000, Backlog: 4000, Transaction: 5000, Rounds: 1, Binary: self, Dir: dir}
+			r, err := tc.measure(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names := map[string]bool{}
+			for _, f := range r.Figures {
+				names[f.Name] = true
+				if len(f.Runs) == 0 || f.Median <= 0 {
+					t.Errorf("%s, %s: %v", f.Case, f.Name, f.Runs)
+				}
+			}
+			for _, name := range tc.figures {
+				if !names[name] {
+					t.Errorf("there is no figure %q", name)
+				}
+			}
+			left, err := os.ReadDir(dir)
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+			if r.Bench != tc.name || !strings.Contains(r.Machine.Go, "go1") || r.Machine.Postgres == "" || r.Machine.FsyncUS <= 0 {
+				t.Errorf("report: %+v", r.Machine)
+			}
+		})
+	}
+}
