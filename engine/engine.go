@@ -67,6 +67,7 @@ type Engine struct {
 	remembered *tokenCache
 	control    *control
 	shown      shownConsumers
+	examined   examination
 	node       Node
 	started    time.Time
 }
@@ -186,7 +187,7 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages := []stage.Stage{{Name: "http", Run: server, Grace: 15 * time.Second}}
 	stages = append(stages, e.pumps()...)
-	stages = append(stages, e.backfillStage())
+	stages = append(stages, e.backfillStage(), e.doctorStage())
 	for _, d := range e.databases {
 		stages = append(stages, d.stages()...)
 	}

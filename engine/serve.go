@@ -91,6 +91,9 @@ func (e *Engine) health(context.Context) []api.Part {
 	for _, d := range e.databases {
 		parts = append(parts, d.health())
 	}
+	if part, ok := e.examined.part(); ok {
+		parts = append(parts, part)
+	}
 	return parts
 }
 

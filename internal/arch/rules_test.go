@@ -19,9 +19,15 @@ func borders() map[string][]string {
 	return map[string][]string{
 		"":                     {},
 		"client":               {},
+		"source":               {},
+		"sandbox":              {},
+		"internal/mirror":      {"internal/obs", "internal/pgdb", "source"},
+		"internal/pull":        {"internal/mirror", "internal/obs", "source"},
 		"internal/arch":        {},
 		"internal/auth":        {"internal/obs", "internal/pgdb"},
 		"internal/capture":     {"internal/obs", "internal/pattern", "internal/pgdb"},
+		"internal/torture":     {},
+		"internal/chaos":       {},
 		"internal/doctor":      {"internal/capture", "internal/config", "internal/obs", "internal/pattern", "internal/pgdb"},
 		"internal/config":      {},
 		"internal/deliver":     {"internal/filter", "internal/obs", "internal/pattern"},
@@ -57,7 +63,8 @@ func owners() map[string][]string {
 		"github.com/prometheus/":          {"internal/obs", "internal/api", "engine"}, // the registry is made in engine and shown by api
 		"go.yaml.in/yaml":                 {"internal/config", "cmd"},
 		"golang.org/x/term":               {"cmd"},
-		"github.com/jackc/pglogrepl":      {}, // the oracle of tests
+		"github.com/vbauerster/":          {"cmd"}, // progress bars
+		"github.com/jackc/pglogrepl":      {},      // the oracle of tests
 		"github.com/google/go-cmp":        {},
 		"go.uber.org/goleak":              {},
 		"pgregory.net/rapid":              {},

@@ -50,7 +50,10 @@ func (u URL) String() string {
 		return hidden
 	}
 	shown := url.URL{Scheme: p.Scheme, Host: p.Host, Path: p.Path}
-	if name := p.User.Username(); name != "" {
+	// A user without a password is the whole secret where tokens are written so
+	// (nats://TOKEN@host).
+	_, named := p.User.Password()
+	if name := p.User.Username(); name != "" && (named || p.Scheme == "postgres" || p.Scheme == "postgresql") {
 		shown.User = url.User(name)
 	}
 	return shown.String()
