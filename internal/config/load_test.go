@@ -114,6 +114,21 @@ databases:
 	}
 }
 
+func TestATokenInPlaceOfAUserDoesNotShow(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[config.URL]string{
+		"nats://s3cr3tt0ken@n1:4222":      "nats://n1:4222",
+		"nats://ann:hunter2@n1:4222":      "nats://ann@n1:4222",
+		"postgres://postgres@h/db":        "postgres://postgres@h/db",
+		"postgresql://u@h/db?sslmode=x":   "postgresql://u@h/db",
+		"postgres://u:hunter2@h:5432/db2": "postgres://u@h:5432/db2",
+	} {
+		if got := address.String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{"0": 0, "512": 512, "1KB": 1000, "1k": 1000, "1KiB": 1024, "50GB": 50e9, "1.5 GB": 15e8, "2TiB": 2 << 40, "7B": 7} {
