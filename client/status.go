@@ -31,7 +31,8 @@ type Database struct {
 		Published string `json:"published"`
 		Reason    string `json:"reason"`
 		Remedy    string `json:"remedy"`
-	} `json:"tables"` // those that are not captured in full
+		Note      string `json:"note"` // what its changes lack, or what to expect of them; nothing is wrong
+	} `json:"tables"` // those that are not captured in full, and those with something unusual to know
 	Gaps     []Gap    `json:"gaps"`     // open ones: changes may be missing there
 	Warnings []string `json:"warnings"` // what will go wrong unless somebody acts, and what to do
 	// OldestTransaction has been open for so long that it holds up the slot; nil: none.

@@ -33,7 +33,7 @@ type DatabaseStatus struct {
 	LastSeq      uint64        `json:"last_seq" doc:"The newest change; 0: none yet"`
 	LastCommit   *time.Time    `json:"last_commit_at,omitempty"`
 	Slot         *SlotStatus   `json:"slot,omitempty"`
-	Tables       []TableStatus `json:"tables,omitempty" doc:"Tables that are not captured in full, with the reason"`
+	Tables       []TableStatus `json:"tables,omitempty" doc:"Tables that are not captured in full, with the reason, and those of which there is something unusual to know, with the note"`
 	Gaps         []GapStatus   `json:"gaps" doc:"Open gaps: places where changes may be missing and that were not repaired yet"`
 	Warnings     []string      `json:"warnings" doc:"What will go wrong unless somebody acts, and what to do"`
 	// OldestTransaction is set when it holds something up.
@@ -73,6 +73,7 @@ type TableStatus struct {
 	Published string `json:"published" doc:"full, inserts only, or none"`
 	Reason    string `json:"reason,omitempty"`
 	Remedy    string `json:"remedy,omitempty"`
+	Note      string `json:"note,omitempty" doc:"What its changes lack, or what to expect of them; nothing is wrong"`
 }
 
 // Part is one part of the node, as readiness sees it.

@@ -21,6 +21,7 @@ func borders() map[string][]string {
 		"client":               {},
 		"source":               {},
 		"sandbox":              {},
+		"locksteptest":         {"source"},
 		"internal/mirror":      {"internal/obs", "internal/pgdb", "source"},
 		"internal/pull":        {"internal/mirror", "internal/obs", "source"},
 		"internal/arch":        {},
@@ -61,7 +62,7 @@ func owners() map[string][]string {
 		"github.com/expr-lang/expr":       {"internal/filter"},
 		"github.com/pressly/goose":        {"internal/pgdb"},
 		"github.com/prometheus/":          {"internal/obs", "internal/api", "engine"}, // the registry is made in engine and shown by api
-		"go.yaml.in/yaml":                 {"internal/config", "cmd"},
+		"go.yaml.in/yaml":                 {"internal/config", "source/rest", "cmd"},
 		"golang.org/x/term":               {"cmd"},
 		"github.com/vbauerster/":          {"cmd"}, // progress bars
 		"github.com/jackc/pglogrepl":      {},      // the oracle of tests

@@ -1,7 +1,5 @@
 package deliver
 
-import "slices"
-
 // verdict is what became of one token.
 type verdict uint8
 
@@ -172,33 +170,53 @@ type winner struct {
 	epoch    uint32
 }
 
-// winnerLimit bounds how many winners are remembered.
-const winnerLimit = 256
+const (
+	// winnerLimit bounds how many winners are remembered: as many changes can be
+	// contested at once as a process that stood still had handed out.
+	winnerLimit = 65_536
+	// savedWinners is how many of them outlive the process: they are part of every save.
+	savedWinners = 256
+)
 
 // winners remembers the last winners, oldest first.
 type winners struct {
 	list []winner
-	next int // where the next one goes once the list is full
+	next int            // where the next one goes once the list is full
+	at   map[uint64]int // places in list, by seq
 }
 
 func (l *winners) put(n winner) {
-	if i := slices.IndexFunc(l.list, func(o winner) bool { return o.seq == n.seq }); i >= 0 {
+	if i, ok := l.at[n.seq]; ok {
 		l.list[i] = n
 		return
 	}
+	if l.at == nil {
+		l.at = map[uint64]int{}
+	}
 	if len(l.list) < winnerLimit {
+		l.at[n.seq] = len(l.list)
 		l.list = append(l.list, n)
 		return
 	}
+	delete(l.at, l.list[l.next].seq)
+	l.at[n.seq] = l.next
 	l.list[l.next] = n
 	l.next = (l.next + 1) % winnerLimit
 }
 
 func (l *winners) of(seq uint64) (winner, bool) {
-	for _, n := range l.list {
-		if n.seq == seq {
-			return n, true
-		}
+	i, ok := l.at[seq]
+	if !ok {
+		return winner{}, false
 	}
-	return winner{}, false
+	return l.list[i], true
+}
+
+// latest appends the last savedWinners of them, oldest first.
+func (l *winners) latest(dst []winner) []winner {
+	n := min(len(l.list), savedWinners)
+	for i := len(l.list) - n; i < len(l.list); i++ {
+		dst = append(dst, l.list[(l.next+i)%len(l.list)])
+	}
+	return dst
 }

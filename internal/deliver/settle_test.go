@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,27 @@ func timed(t *testing.T, test func(t *testing.T, r *rig)) {
 		r := newRig(t)
 		test(t, r)
 		r.stop()
+	})
+}
+
+// A process that stood still, or a network that passed nothing, ends the leases of
+// everything that was handed out, at once.
+func TestLateAcksAreStaleHoweverManyLeasesEnded(t *testing.T) {
+	t.Parallel()
+	timed(t, func(t *testing.T, r *rig) {
+		const n = 1000
+		keys := make([]string, n)
+		for i := range keys {
+			keys[i] = "k" + strconv.Itoa(i)
+		}
+		r.log.append(t, ins(keys...)...)
+		c := r.put(definition(func(d *deliver.Definition) { d.AckWait, d.MaxInFlight = 10*time.Second, 2*n }))
+		lost := next(t, c, n)
+		time.Sleep(11 * time.Second) // fake time
+		again := next(t, c, n)
+		ack(t, c, again...)
+		wantStale(t, c, lost...)
+		ack(t, c, again...)
 	})
 }
 

@@ -91,7 +91,7 @@ func (w *window) snapshotRest(s *state) {
 		s.gaps = append(s.gaps, savedGap{seq, g.first, g.missed, g.cause})
 	}
 	s.spent = slices.AppendSeq(s.spent[:0], maps.Keys(w.spent))
-	s.winners = append(append(s.winners[:0], w.winners.list[w.winners.next:]...), w.winners.list[:w.winners.next]...)
+	s.winners = w.winners.latest(s.winners[:0])
 	s.epochs = append(s.epochs[:0], w.epochs...)
 }
 

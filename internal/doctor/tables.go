@@ -187,7 +187,7 @@ func (db *database) tableIdentities(context.Context) ([]verdict, error) {
 func (db *database) tableUpdates(ctx context.Context) ([]verdict, error) {
 	var bad []publish.TableState
 	for _, t := range db.seen.tables {
-		if t.Class == publish.InsertOnly && strings.Contains(t.Reason, "would refuse") {
+		if t.Class == publish.InsertOnly && strings.Contains(t.Reason, publish.WouldRefuse) {
 			bad = append(bad, t)
 		}
 	}
@@ -277,23 +277,11 @@ func (db *database) tableNotes(context.Context) ([]verdict, error) {
 		}
 		return []string{t.Note}, ""
 	})
-	slices.SortStableFunc(kinds, func(a, b kind) int { return cmp.Compare(len(unusual(b.text)), len(unusual(a.text))) })
+	slices.SortStableFunc(kinds, func(a, b kind) int { return cmp.Compare(len(publish.Unusual(b.text)), len(publish.Unusual(a.text))) })
 	return tell(kinds, func(k kind) verdict {
-		if unusual(k.text) == "" {
+		if publish.Unusual(k.text) == "" {
 			return pass("%s: %s", few(k.names), k.text)
 		}
 		return warn("", "%s: %s", few(k.names), k.text)
 	}, "changes of every table are complete")
-}
-
-// unusual returns what is left of a note without what nobody has to be warned of.
-func unusual(note string) string {
-	var left []string
-	for part := range strings.SplitSeq(note, "; ") {
-		harmless := []string{"old values are not known", "REPLICA IDENTITY FULL gives", "TRUNCATE of a single partition", "no key: the whole row"}
-		if !slices.ContainsFunc(harmless, func(h string) bool { return strings.HasPrefix(part, h) }) {
-			left = append(left, part)
-		}
-	}
-	return strings.Join(left, "; ")
 }

@@ -22,6 +22,25 @@ var migrations embed.FS
 // database: the first eight bytes of "lockstep", as no other program would pick it.
 const migrationLock = 0x6c6f636b73746570
 
+// LockSchema is a statement to begin a transaction with that may make the schema
+// lockstep, or something in it that no migration does: of those that use it, one goes
+// on at a time, as CREATE … IF NOT EXISTS and CREATE OR REPLACE fail beside
+// each other. It waits for no migration but the moment in which that makes the schema.
+const LockSchema = "SELECT pg_catalog.pg_advisory_xact_lock(7813573191660758385)" // next to migrationLock
+
+// The SQLSTATEs of somebody who was a moment faster.
+const (
+	stateUnique          = "23505"
+	stateDuplicateSchema = "42P06"
+)
+
+// MadeMeanwhile reports whether a statement that makes the schema lockstep failed
+// because another session, which did not ask for [LockSchema], has just made it.
+func MadeMeanwhile(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (refused.Code == stateUnique || refused.Code == stateDuplicateSchema)
+}
+
 // Migrate brings the schema lockstep of the database to this version, and makes it
 // when it is missing. A second process waits for the first and then finds nothing
 // to do. Each step is a transaction; after an error the finished ones stay.
@@ -66,7 +85,16 @@ func ensureSchema(ctx context.Context, conn *pgx.Conn, config *pgx.ConnConfig) e
 	if exists {
 		return nil
 	}
-	_, err := conn.Exec(ctx, "CREATE SCHEMA lockstep")
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, LockSchema); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS lockstep")
+		return err
+	})
+	if MadeMeanwhile(err) {
+		return nil
+	}
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" {
 		return fmt.Errorf("create the schema lockstep: %s: run CREATE SCHEMA lockstep AUTHORIZATION %s as an administrator: %w",
 			refused.Message, QuoteIdent(config.User), lockstep.ErrInvalid)

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"lockstep"
@@ -48,6 +50,59 @@ func TestManyMigrateAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	pgtest.Query(t, database, "SELECT * FROM lockstep.status")
+}
+
+// Somebody else makes the schema at the same time, and is first: as every part of a
+// first start may.
+func TestMigrateMeetsASchemaThatIsBeingMade(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.PgConn().Exec(t.Context(), "BEGIN; CREATE SCHEMA lockstep").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	migrated := make(chan error, 1)
+	go func() { migrated <- pgdb.Migrate(t.Context(), database) }()
+	const waiting = `
+		SELECT FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'lockstep migrate' AND wait_event_type = 'Lock'`
+	pgtest.Eventually(t, 20*time.Second, "the migration waits for it", func() bool { return len(pgtest.Query(t, database, waiting)) > 0 })
+	if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-migrated; err != nil {
+		t.Error(err)
+	}
+}
+
+// Those who ask first never collide, so that not even the server's log has an error.
+func TestSchemaIsMadeByOneAtATime(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.PgConn().Exec(t.Context(), "BEGIN; "+pgdb.LockSchema+"; CREATE SCHEMA lockstep").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	migrated := make(chan error, 1)
+	go func() { migrated <- pgdb.Migrate(t.Context(), database) }()
+	const waiting = `
+		SELECT FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'lockstep migrate' AND wait_event = 'advisory'`
+	pgtest.Eventually(t, 20*time.Second, "the migration waits in line", func() bool { return len(pgtest.Query(t, database, waiting)) > 0 })
+	if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-migrated; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEveryColumnOfTheSchemaIsDescribed(t *testing.T) {
@@ -156,7 +211,7 @@ func TestMigrateFromTheFirstVersion(t *testing.T) {
 	database := pgtest.Database(t)
 	migrate(t, database)
 	pgtest.Exec(t, database,
-		"DROP TABLE lockstep.backfill_table, lockstep.backfill", "DELETE FROM lockstep.schema_version WHERE version_id > 1",
+		"DROP TABLE lockstep.backfill_table, lockstep.backfill, lockstep.sync, lockstep.sync_state, lockstep.sync_column, lockstep.sync_log, lockstep.tombstone, lockstep.sync_parked", "DELETE FROM lockstep.schema_version WHERE version_id > 1",
 		"INSERT INTO lockstep.consumer (id, name, kind, database, definition) VALUES (gen_random_uuid(), 'orders', 'http', 'app', '{}')")
 	migrate(t, database)
 	got := pgtest.Query(t, database, "SELECT name, (SELECT count(*) FROM lockstep.backfill), (SELECT count(*) FROM lockstep.backfill_table) FROM lockstep.consumer")

@@ -119,22 +119,22 @@ func (s server) readIdentity(r *relation) identity {
 	id := identity{of: r, letter: r.identity}
 	switch r.identity {
 	case identityNothing:
-		id.problem = finding{"replica identity NOTHING, so Postgres would refuse its updates and deletes", s.remedy(r)}
+		id.problem = finding{"replica identity NOTHING" + WouldRefuse, s.remedy(r)}
 	case identityFull:
 		return s.fullIdentity(id)
 	case identityIndex:
 		if !r.index.exists() || !r.index.usable {
-			id.problem = finding{"the index of its replica identity is gone, so Postgres would refuse its updates and deletes", s.remedy(r)}
+			id.problem = finding{"the index of its replica identity is gone" + WouldRefuse, s.remedy(r)}
 			return id
 		}
 		return s.indexIdentity(id, r.index)
 	default:
 		if !r.primary.exists() {
-			id.problem = finding{"no primary key and no replica identity, so Postgres would refuse its updates and deletes", s.remedy(r)}
+			id.problem = finding{"no primary key and no replica identity" + WouldRefuse, s.remedy(r)}
 			return id
 		}
 		if !r.primary.usable {
-			id.problem = finding{"the primary key is deferrable and there is no other replica identity, so Postgres would refuse its updates and deletes", s.remedy(r)}
+			id.problem = finding{"the primary key is deferrable and there is no other replica identity" + WouldRefuse, s.remedy(r)}
 			return id
 		}
 		return s.indexIdentity(id, r.primary)
@@ -144,7 +144,7 @@ func (s server) readIdentity(r *relation) identity {
 
 func (s server) fullIdentity(id identity) identity {
 	if s.refusesFull(id.of) {
-		id.problem = finding{"replica identity FULL with generated columns that cannot be published, so Postgres would refuse its updates and deletes", s.remedy(id.of)}
+		id.problem = finding{"replica identity FULL with generated columns that cannot be published" + WouldRefuse, s.remedy(id.of)}
 		return id
 	}
 	id.usable = true
@@ -194,7 +194,7 @@ func (s server) judge(state *TableState, r *relation, seen []identity) {
 	}
 	common, agreed := commonColumns(seen)
 	switch {
-	case s.delivers(r.primary, seen):
+	case s.delivers(r, seen):
 		state.Key, state.KeyColumns = lockstep.KeyPrimary, r.primary.columns
 	case common == nil:
 		state.Key, state.KeyColumns = lockstep.KeyRow, nil
@@ -217,12 +217,18 @@ func (s server) judgeInserts(state *TableState, r *relation) {
 	}
 }
 
-// delivers reports whether every change holds all columns of the primary key.
-func (s server) delivers(primary key, seen []identity) bool {
-	if !primary.exists() || primary.generated && !s.generated {
+// delivers reports whether every change holds all columns of the primary key, and
+// that tells the row from all others.
+func (s server) delivers(r *relation, seen []identity) bool {
+	primary := r.primary
+	if !primary.exists() || primary.generated && !s.generated || r.kind != 'p' && r.identity == identityIndex && !r.index.primary {
 		return false
 	}
 	for _, id := range seen {
+		// Two rows may have a deferrable key at once, in the middle of a transaction.
+		if id.letter != identityDefault && !(primary.usable && id.of.primary.usable) {
+			return false
+		}
 		if id.letter == identityFull {
 			continue
 		}
@@ -282,19 +288,22 @@ func unusable(r *relation, bad []identity) finding {
 // describe adds what the changes of a captured table lack.
 func (s server) describe(state *TableState, r *relation, leaves []*relation) {
 	if state.Class == Full && state.Identity != "f" {
-		state.note("old values are not known, and large values that an update leaves alone are absent; REPLICA IDENTITY FULL gives both")
+		state.note(NoteOldValues)
 	}
 	if state.Key == lockstep.KeyIdentity {
 		state.note("ordered by its replica identity (" + strings.Join(state.KeyColumns, ", ") + "); deletes carry no primary key")
 	}
 	if state.Key == lockstep.KeyRow && state.Class == Full {
-		state.note("no key: the whole row identifies it, and equal rows cannot be told apart")
+		state.note(NoteNoKey)
+		if r.primary.exists() && !r.primary.usable {
+			state.note("the primary key is deferrable or not valid, so that two rows may have it at once: it is not used")
+		}
 	}
 	if slices.ContainsFunc(leaves, func(l *relation) bool { return l.virtual || l.stored && !s.generated }) {
 		state.note("generated columns are absent, as this server does not publish them")
 	}
 	if r.kind == 'p' {
-		state.note("TRUNCATE of a single partition, and partitions that come or go with rows, have no events: they are found a moment later and told as a gap")
+		state.note(NotePartitions)
 		if state.Class == Full && !r.primary.usable {
 			state.note("a partition made later refuses updates until it has a replica identity or Lockstep has seen it: set it in the transaction that makes the partition")
 		}

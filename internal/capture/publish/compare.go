@@ -24,6 +24,9 @@ type comparison struct {
 	gaps      map[uint32]*gap // by oid of the captured table
 	postponed bool            // something could not be looked at: it is compared again in the next round
 	until     time.Time       // of looking at rows in this round
+	// Transactions older than oldest have ended, and those from youngest on had not
+	// written anything when this round had taken its tables in.
+	oldest, youngest uint64
 }
 
 // looking is how long a round may look at rows. What is left is for the next.
@@ -37,7 +40,10 @@ func (rd *round) compare(ctx context.Context, found catalog) {
 		round: rd, whole: found.whole, until: time.Now().Add(looking),
 		next: make(map[uint32]sight, len(rd.memory.seen)), listed: map[uint32]*relation{}, gaps: map[uint32]*gap{},
 	}
-	err := c.readDetails(ctx)
+	err := c.readRunning(ctx)
+	if err == nil {
+		err = c.readDetails(ctx)
+	}
 	if err == nil {
 		for i := range rd.tables {
 			c.table(ctx, &rd.tables[i])
@@ -59,13 +65,17 @@ func (rd *round) compare(ctx context.Context, found catalog) {
 // noteOutside marks captured tables that somebody took out of their publication. What
 // is written to them until they are back is missing; the mark must not be lost.
 func (rd *round) noteOutside(ctx context.Context) {
-	if rd.memory == nil || rd.mode == preparing || rd.rebuilt {
+	if rd.memory == nil || rd.mode == preparing {
 		return
 	}
 	for i := range rd.tables {
 		t := &rd.tables[i]
+		if !rd.known(t.relation) || t.state.Class == None || rd.published(t.relation) != None {
+			continue
+		}
+		delete(rd.back, t.relation.oid)
 		was := rd.memory.seen[t.relation.oid]
-		if was.root != t.relation.oid || was.flags&outside != 0 || t.state.Class == None || rd.published(t.relation) != None {
+		if was.flags&outside != 0 {
 			continue
 		}
 		was.flags |= outside
@@ -83,8 +93,8 @@ func (c *comparison) captured(t *listed) bool {
 
 // known reports whether the table was captured at the last survey, and its changes
 // since then belong into the log.
-func (c *comparison) known(r *relation) bool {
-	return c.mode == joining && r.oid == c.memory.seen[r.oid].root
+func (rd *round) known(r *relation) bool {
+	return rd.memory != nil && rd.mode == joining && r.oid == rd.memory.seen[r.oid].root
 }
 
 // changed reports whether the catalog has to be asked about a leaf.
@@ -220,14 +230,76 @@ func (c *comparison) table(ctx context.Context, t *listed) {
 	if root.kind == 'p' {
 		c.next[root.oid] = sight{root: root.oid}
 	}
-	if c.known(root) && c.memory.seen[root.oid].flags&outside != 0 {
-		c.add(gap{root, GapRebuilt, "it was not in its publication for a while", nil})
-	}
 	for _, leaf := range root.leaves() {
 		if leaf.kind == 'r' { // a foreign table has no events either way
 			c.leaf(ctx, root, leaf)
 		}
 	}
+	if now, there := c.next[root.oid]; there && c.cameBack(ctx, root) {
+		now.flags |= outside
+		c.next[root.oid] = now
+	}
+}
+
+// cameBack tells of a table that was out of its publication, and reports whether to
+// tell of it again. Who wrote to it before it was back may end after the gap, and
+// after the gap's repair: what the repair could not see is missing, too.
+func (c *comparison) cameBack(ctx context.Context, root *relation) (again bool) {
+	oid := root.oid
+	joined := c.joined[oid]
+	out := c.known(root) && c.memory.seen[oid].flags&outside != 0
+	last, waiting := c.back[oid]
+	switch {
+	case joined == behindWriters || joined == 0 && !out:
+		delete(c.back, oid)
+		return false
+	case joined == besideWriters: // which the log says
+	case !waiting:
+		c.add(*c.outsideGap(root))
+	case c.oldest < last:
+		return true
+	default:
+		c.add(*c.outsideGap(root))
+		delete(c.back, oid)
+		return false
+	}
+	if !c.written(ctx, root) {
+		return false
+	}
+	c.back[oid] = c.youngest
+	return true
+}
+
+// written reports whether somebody who has not ended may have written to the table.
+func (c *comparison) written(ctx context.Context, root *relation) bool {
+	const query = `
+SELECT EXISTS (
+  SELECT
+  FROM pg_catalog.pg_locks
+  WHERE locktype = 'relation'
+    AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    AND relation = ANY($1::oid[])
+    AND granted
+    AND mode = 'RowExclusiveLock'
+)`
+	oids := []uint32{root.oid}
+	for _, leaf := range root.leaves() {
+		oids = append(oids, leaf.oid)
+	}
+	there := true
+	err := c.conn.QueryRow(ctx, query, oids).Scan(&there)
+	return there || err != nil
+}
+
+func (rd *round) outsideGap(root *relation) *gap {
+	return &gap{root, GapRebuilt, "it was not in its publication for a while", nil}
+}
+
+func (c *comparison) readRunning(ctx context.Context) error {
+	const query = `
+SELECT pg_catalog.pg_snapshot_xmin(s)::text::bigint, pg_catalog.pg_snapshot_xmax(s)::text::bigint
+FROM pg_catalog.pg_current_snapshot() AS s`
+	return c.conn.QueryRow(ctx, query).Scan(&c.oldest, &c.youngest)
 }
 
 func (c *comparison) leaf(ctx context.Context, root, leaf *relation) {

@@ -55,12 +55,20 @@
 //     that the log's reader can leave it out: see [GapTable].
 //   - A partition was attached with rows, detached or dropped: table_rewritten. One
 //     that was made by CREATE TABLE … PARTITION OF never had rows from elsewhere.
-//   - Somebody took the table out of its publication, and it is back:
-//     publication_rebuilt.
+//   - The table was out of its publication, or that was gone, and it is back:
+//     publication_rebuilt. The transaction that puts it back tells the gap, and brings
+//     no rows: those that are in the log came once, and the gap's repair brings all. It
+//     waits for those who write to the table. When they never leave it alone, the table
+//     is back beside them, and the gap is told once more when all of them have ended,
+//     as their changes from before are in no page that a repair has read until then.
+//     The same is told of a table that joined beside writers without its rows.
 //
 // False gaps: VACUUM FULL of a leaf that is empty, or all of whose rows are younger
-// than the last survey; a partition dropped that was empty; a leaf that cannot be read
-// within a second, or not with this role's privileges. Not seen: what happens to a
-// table before it is surveyed for the first time, and TRUNCATE of a partition by the
-// transaction that made it or that truncated the partitioned table (it keeps its file).
+// than the last survey; a partition dropped or detached that was empty; a leaf that
+// cannot be read within a second, or not with this role's privileges. That a leaf was
+// empty at the last survey excuses nothing: rows may have come with events since, and
+// gone by TRUNCATE or with their partition, and the catalog looks the same. Not seen:
+// that a table was out and is back between two surveys; what happens to a table before
+// it is surveyed for the first time; and TRUNCATE of a partition by the transaction that
+// made it or that truncated the partitioned table (it keeps its file).
 package publish

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	"lockstep/internal/obs"
 )
 
@@ -74,7 +76,12 @@ func (c *comparison) announce(ctx context.Context) error {
 		return cmp.Or(cmp.Compare(a.reason, b.reason), cmp.Compare(a.table.oid, b.table.oid))
 	})
 	c.tell(ctx, sorted)
-	if c.config.JoinSecret == "" {
+	return pgx.BeginFunc(ctx, c.conn, func(tx pgx.Tx) error { return c.emitGaps(ctx, tx, sorted) })
+}
+
+// emitGaps writes gaps, ordered by reason, into the transaction.
+func (rd *round) emitGaps(ctx context.Context, tx pgx.Tx, sorted []*gap) error {
+	if rd.config.JoinSecret == "" {
 		return nil
 	}
 	messages := [][]GapTable{}
@@ -86,11 +93,6 @@ func (c *comparison) announce(ctx context.Context) error {
 		}
 		messages[last] = append(messages[last], GapTable{g.table.oid, g.table.schema, g.table.name, g.detail, g.xids})
 	}
-	tx, err := c.conn.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after Commit it has nothing to do
 	// What is remembered next must not outlive the message.
 	if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
 		return err
@@ -101,25 +103,25 @@ func (c *comparison) announce(ctx context.Context) error {
 			return fmt.Errorf("describe a gap: %w", err)
 		}
 		const emit = `SELECT pg_catalog.pg_logical_emit_message(true, $1::text, $2::text)`
-		if _, err := tx.Exec(ctx, emit, GapPrefix+c.config.JoinSecret, string(content)); err != nil {
+		if _, err := tx.Exec(ctx, emit, GapPrefix+rd.config.JoinSecret, string(content)); err != nil {
 			return err
 		}
 	}
-	return tx.Commit(ctx)
+	return nil
 }
 
-func (c *comparison) tell(ctx context.Context, gaps []*gap) {
+func (rd *round) tell(ctx context.Context, gaps []*gap) {
 	for i, g := range gaps {
 		if i == mostLines {
-			c.config.Logger.WarnContext(ctx, "rows of more tables changed without events", obs.KeyCount, len(gaps)-i, obs.KeyRemedy, c.backfill())
+			rd.config.Logger.WarnContext(ctx, "rows of more tables changed without events", obs.KeyCount, len(gaps)-i, obs.KeyRemedy, rd.backfill())
 			return
 		}
 		if len(g.xids) > 0 { // capture knows whether the log has it
-			c.config.Logger.InfoContext(ctx, "partitions were truncated", obs.KeyTable, g.table.String(), "detail", g.detail)
+			rd.config.Logger.InfoContext(ctx, "partitions were truncated", obs.KeyTable, g.table.String(), "detail", g.detail)
 			continue
 		}
-		c.config.Logger.WarnContext(ctx, "rows of a table changed without events", obs.KeyTable, g.table.String(),
-			obs.KeyReason, g.reason, "detail", g.detail, obs.KeyRemedy, c.backfill())
+		rd.config.Logger.WarnContext(ctx, "rows of a table changed without events", obs.KeyTable, g.table.String(),
+			obs.KeyReason, g.reason, "detail", g.detail, obs.KeyRemedy, rd.backfill())
 	}
 }
 

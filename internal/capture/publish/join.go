@@ -107,17 +107,22 @@ func (rd *round) forget(tables []*listed) {
 
 func (rd *round) joinOne(ctx context.Context, p *publication, t *listed) {
 	j := &joinTable{round: rd, pub: p, relation: t.relation, state: &t.state}
+	join := j.join
+	if rd.known(t.relation) {
+		join = j.comeBack
+	}
 	if try := rd.joins[t.relation.oid]; try != nil && try.attempts >= rd.config.JoinAttempts {
 		j.missing = fmt.Sprintf("writers never left it alone for the lock (%d attempts)", try.attempts)
 	}
 	// Read committed: what is read after the lock must see what was written before it.
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
-	if err := pgx.BeginTxFunc(ctx, rd.conn, options, func(tx pgx.Tx) error { return j.join(ctx, tx) }); err != nil {
+	if err := pgx.BeginTxFunc(ctx, rd.conn, options, func(tx pgx.Tx) error { return join(ctx, tx) }); err != nil {
 		rd.joinFailed(t, err)
 		return
 	}
 	delete(rd.joins, t.relation.oid)
 	t.relation.member[p.which] = true
+	rd.joined[t.relation.oid] = j.place
 	rd.changed++
 	rd.joinDone(ctx, j)
 }
@@ -140,6 +145,9 @@ func (rd *round) joinFailed(t *listed, err error) {
 func (rd *round) joinDone(ctx context.Context, j *joinTable) {
 	key := []any{obs.KeyTable, j.relation.String(), obs.KeyCount, j.count}
 	switch {
+	case j.back != nil:
+		rd.tell(ctx, []*gap{j.back})
+		return
 	case j.missing != "":
 		rd.rows[j.relation.oid] = joinedRow{RowsMissing, finding{
 			"it was taken in without the rows it had: " + j.missing, rd.backfill()}}
@@ -158,17 +166,26 @@ type joinTable struct {
 	relation *relation
 	state    *TableState
 	columns  []Column
+	place    place
+	back     *gap   // of a table that was captured before
 	count    int    // rows sent
 	missing  string // why rows are missing; empty: none are
 }
+
+// place says where a table joined.
+type place int
+
+const (
+	besideWriters place = iota + 1 // some may have written to it and not ended
+	behindWriters
+)
 
 // errMoved: the name means another table than when the catalog was read.
 var errMoved = errors.New("it was renamed in between")
 
 // join adds the table, with its rows where that is possible.
 func (j *joinTable) join(ctx context.Context, tx pgx.Tx) error {
-	if err := execAll(ctx, tx, append(pinned(), lockTimeout(j.config.JoinLockTimeout),
-		fmt.Sprintf("SET LOCAL statement_timeout = %d", joinStatement.Milliseconds()))); err != nil {
+	if err := j.begin(ctx, tx); err != nil {
 		return err
 	}
 	if j.missing == "" {
@@ -182,6 +199,42 @@ func (j *joinTable) join(ctx context.Context, tx pgx.Tx) error {
 	return j.addWithRows(ctx, tx)
 }
 
+func (j *joinTable) begin(ctx context.Context, tx pgx.Tx) error {
+	if n := len(j.relation.leaves()); n > joinPartitions {
+		j.missing = fmt.Sprintf("it has %d partitions; up to %d are locked together", n, joinPartitions)
+	}
+	return execAll(ctx, tx, append(pinned(), lockTimeout(j.config.JoinLockTimeout),
+		fmt.Sprintf("SET LOCAL statement_timeout = %d", joinStatement.Milliseconds())))
+}
+
+// comeBack adds a table that was captured before. Its rows are in the log, as far as
+// they were written until then; what is missing comes with the repair of the gap,
+// which begins with the table's first change.
+func (j *joinTable) comeBack(ctx context.Context, tx pgx.Tx) error {
+	if err := j.begin(ctx, tx); err != nil {
+		return err
+	}
+	if err := j.add(ctx, tx); err != nil {
+		return err
+	}
+	j.back = j.outsideGap(j.relation)
+	return j.emitGaps(ctx, tx, []*gap{j.back})
+}
+
+// add puts the table into the publication: behind everybody who writes to it, as long
+// as nothing is missing. The lock is one up from SHARE, which ALTER PUBLICATION would
+// have to strengthen, and two that do this at once would then wait for each other.
+// Else the lock is one that writers do not notice, so it may be waited for longer.
+func (j *joinTable) add(ctx context.Context, tx pgx.Tx) error {
+	add := j.pub.adds(j.relation.target())
+	if j.missing != "" {
+		j.place = besideWriters
+		return execAll(ctx, tx, []string{lockTimeout(j.patience), add})
+	}
+	j.place = behindWriters
+	return execAll(ctx, tx, []string{"LOCK TABLE " + j.source() + " IN SHARE ROW EXCLUSIVE MODE", add})
+}
+
 // measureOnDisk tells tables by their size that would take too long to read. It
 // takes an AccessShareLock on them.
 func (j *joinTable) measureOnDisk(ctx context.Context, tx pgx.Tx) error {
@@ -191,10 +244,6 @@ SELECT coalesce(pg_catalog.pg_table_size($1::oid), 0)`
 SELECT coalesce(sum(pg_catalog.pg_table_size(relid)), 0)::bigint
 FROM pg_catalog.pg_partition_tree($1::oid::regclass)
 WHERE isleaf`
-	if n := len(j.relation.leaves()); n > joinPartitions {
-		j.missing = fmt.Sprintf("it has %d partitions; up to %d are locked together", n, joinPartitions)
-		return nil
-	}
 	query := sizeOfTable
 	if j.relation.kind == 'p' {
 		query = sizeOfPartitions
@@ -212,11 +261,9 @@ WHERE isleaf`
 }
 
 // addWithRows adds the table and writes its rows into the log, while nobody can
-// write to it. The lock is one up from SHARE, which ALTER PUBLICATION would have to
-// strengthen, and two that do this at once would then wait for each other.
+// write to it.
 func (j *joinTable) addWithRows(ctx context.Context, tx pgx.Tx) error {
-	lock := "LOCK TABLE " + j.source() + " IN SHARE ROW EXCLUSIVE MODE"
-	if err := execAll(ctx, tx, []string{lock, j.pub.adds(j.relation.target())}); err != nil {
+	if err := j.add(ctx, tx); err != nil {
 		return err
 	}
 	if err := j.readColumns(ctx, tx); err != nil {
@@ -244,10 +291,9 @@ func (j *joinTable) source() string {
 	return j.relation.target()
 }
 
-// addWithout adds the table, and says in the log that its rows are missing. It takes
-// a lock that writers do not notice, so it may wait longer for it.
+// addWithout adds the table, and says in the log that its rows are missing.
 func (j *joinTable) addWithout(ctx context.Context, tx pgx.Tx) error {
-	if err := execAll(ctx, tx, []string{lockTimeout(j.patience), j.pub.adds(j.relation.target())}); err != nil {
+	if err := j.add(ctx, tx); err != nil {
 		return err
 	}
 	if err := j.readColumns(ctx, tx); err != nil {

@@ -116,6 +116,9 @@ func TestWhatJoinsWithoutRows(t *testing.T) {
 				if m := announcement(t, got); m.Rows != Missing || m.Reason == "" {
 					t.Errorf("the log says %+v, want missing rows", m)
 				}
+				if gaps := gapsIn(t, got); len(gaps) > 0 {
+					t.Errorf("nobody wrote beside it, and yet there is more to tell: %q", gaps)
+				}
 			}
 			if all := strings.Join(lines(got), "\n"); !strings.Contains(all, "insert public.t (999999") {
 				t.Errorf("the table is not captured: %s", all)
@@ -332,11 +335,15 @@ func TestTableThatIsNeverQuietJoinsWithoutItsRows(t *testing.T) {
 		return stateOf(t, ensure(t, r), "public.t").Joined == RowsMissing
 	})
 	contains(t, "reason", stateOf(t, r.States(), "public.t").Reason, "never left it alone", "3 attempts")
+	ensure(t, r)
 	if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, db, "INSERT INTO t VALUES (3)")
-	if got := lines(s.read(t)); !slices.Contains(got, "insert public.t (3)") {
+	before := s.read(t)
+	if got := lines(before); !slices.Contains(got, "insert public.t (3)") || len(gapsIn(t, before)) > 0 {
 		t.Errorf("got %q", got)
 	}
+	// A repair that came before the writer's end has not read what he wrote before.
+	untilGaps(t, r, s, "publication_rebuilt public.t")
 }

@@ -80,7 +80,10 @@ type Reconciler struct {
 	pruned bool                 // what the patterns do not match was taken out once
 	joins  map[uint32]*joinTry  // by oid: tables whose lock was not had yet
 	rows   map[uint32]joinedRow // by oid: what became of the rows of joined tables
-	said   said                 // what the log says already
+	// back is for tables that came back into their publication while others wrote: the
+	// first transaction that cannot have written to the table before.
+	back map[uint32]uint64 // by oid
+	said said              // what the log says already
 	// triggered: the event trigger was dealt with
 	triggered bool
 	memory    *memory // of the tables at the last survey; nil: not read from Seen yet
@@ -104,6 +107,7 @@ func New(config Config) (*Reconciler, error) {
 		config: config.withDefaults(),
 		joins:  make(map[uint32]*joinTry),
 		rows:   make(map[uint32]joinedRow),
+		back:   make(map[uint32]uint64),
 	}, nil
 }
 

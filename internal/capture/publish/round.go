@@ -20,7 +20,7 @@ type round struct {
 	reports [2]PublicationState
 	all     []*relation
 	tables  []listed
-	rebuilt bool // a publication was missing, and was made
+	joined  map[uint32]place // by oid: tables that were taken in by this round, with or without their rows
 	// patience is the lock timeout for the next statement: it falls with every lock
 	// that was not had, so that many locked tables do not hold up the others.
 	patience time.Duration
@@ -40,7 +40,7 @@ func (r *Reconciler) round(ctx context.Context, m mode) (outcome, error) {
 		return outcome{}, fmt.Errorf("bring publication %s in order: %w", r.config.Publication, err)
 	}
 	defer conn.Release()
-	rd := &round{Reconciler: r, mode: m, conn: conn, patience: r.config.LockTimeout}
+	rd := &round{Reconciler: r, mode: m, conn: conn, patience: r.config.LockTimeout, joined: make(map[uint32]place)}
 	if err := rd.run(ctx); err != nil {
 		return rd.outcome, fmt.Errorf("bring publication %s in order: %w", r.config.Publication, err)
 	}
@@ -102,7 +102,6 @@ func (rd *round) lookAtPublications(ctx context.Context) error {
 		return nil
 	}
 	rd.changed += missing
-	rd.rebuilt = true
 	rd.pubs, err = readPublications(ctx, rd.conn, srv, names)
 	return err
 }

@@ -55,6 +55,31 @@ type TableState struct {
 	Joined Joined
 }
 
+// What notes say of many tables, by the nature of Postgres. Notes are separated by
+// [NoteSeparator].
+const (
+	NoteOldValues  = "old values are not known, and large values that an update leaves alone are absent: REPLICA IDENTITY FULL gives both"
+	NotePartitions = "TRUNCATE of a single partition, and partitions that come or go with rows, have no events: they are found a moment later and told as a gap"
+	NoteNoKey      = "no key: the whole row identifies it, and equal rows cannot be told apart"
+
+	NoteSeparator = "; "
+)
+
+// WouldRefuse is part of the reason of tables whose updates and deletes a publication
+// would make fail.
+const WouldRefuse = ", so Postgres would refuse its updates and deletes"
+
+// Unusual returns what a note says besides what holds for many tables.
+func Unusual(note string) string {
+	var left []string
+	for part := range strings.SplitSeq(note, NoteSeparator) {
+		if part != NoteOldValues && part != NotePartitions && part != NoteNoKey {
+			left = append(left, part)
+		}
+	}
+	return strings.Join(left, NoteSeparator)
+}
+
 // String returns schema.name, unquoted.
 func (t TableState) String() string { return t.Schema + "." + t.Name }
 
@@ -67,7 +92,7 @@ func (t *TableState) add(f finding) {
 	t.Remedy = join(t.Remedy, f.remedy, "\n")
 }
 
-func (t *TableState) note(text string) { t.Note = join(t.Note, text, "; ") }
+func (t *TableState) note(text string) { t.Note = join(t.Note, text, NoteSeparator) }
 
 // PublicationState is one of the two publications, as it was found last.
 type PublicationState struct {

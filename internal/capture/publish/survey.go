@@ -106,6 +106,7 @@ type key struct {
 	columns   []string
 	usable    bool // as Postgres judges: unique, immediate, valid, not partial
 	generated bool // has a generated column
+	primary   bool // it is that of the primary key
 }
 
 func (k key) exists() bool { return len(k.columns) > 0 }
@@ -158,7 +159,7 @@ SELECT t.oid, coalesce(i.inhparent, 0::oid), t.nspname::text, t.relname::text,
   pg_catalog.pg_get_userbyid(t.relowner)::text, pg_catalog.pg_has_role(t.relowner, 'USAGE'),
   coalesce(a.stored, false), coalesce(a.virtual, false),
   pk.columns, coalesce(pk.usable, false), coalesce(pk.generated, false),
-  ri.columns, coalesce(ri.usable, false), coalesce(ri.generated, false),
+  ri.columns, coalesce(ri.usable, false), coalesce(ri.generated, false), coalesce(ri.indisprimary, false),
   coalesce(m.every, false), coalesce(m.inserts, false), coalesce(m.narrowed, false),
   t.relfilenode, coalesce(i.xmin, '0'::xid), coalesce(a.touched, false)
 FROM tables t
@@ -227,7 +228,7 @@ func scanRelation(row pgx.CollectableRow) (*relation, error) {
 	err := row.Scan(&r.oid, &r.parent, &r.schema, &r.name, &r.kind, &r.persistence, &r.identity,
 		&r.owner, &r.owned, &r.stored, &r.virtual,
 		&r.primary.columns, &r.primary.usable, &r.primary.generated,
-		&r.index.columns, &r.index.usable, &r.index.generated,
+		&r.index.columns, &r.index.usable, &r.index.generated, &r.index.primary,
 		&r.member[everything], &r.member[inserts], &r.narrowed,
 		&r.file, &r.inherited, &r.touched)
 	return r, err

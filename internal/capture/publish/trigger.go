@@ -90,6 +90,9 @@ func (rd *round) keepTrigger(ctx context.Context) {
 	}
 	rd.triggered = true
 	err := rd.makeTrigger(ctx)
+	if pgdb.MadeMeanwhile(err) {
+		err = rd.makeTrigger(ctx)
+	}
 	if err == nil {
 		return
 	}
@@ -116,6 +119,7 @@ func (rd *round) makeTrigger(ctx context.Context) error {
 	function := pgdb.QuoteIdent(pattern.Own, name)
 	return together(ctx, rd.conn, []string{
 		lockTimeout(rd.config.LockTimeout),
+		pgdb.LockSchema,
 		"CREATE SCHEMA IF NOT EXISTS " + pgdb.QuoteIdent(pattern.Own),
 		"CREATE OR REPLACE FUNCTION " + function + "() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER" +
 			" SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS " + pgdb.QuoteLiteral(body),

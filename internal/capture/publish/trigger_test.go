@@ -1,10 +1,17 @@
 package publish
 
 import (
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
+	"lockstep/internal/pgdb"
 	"lockstep/internal/pgdb/pgtest"
 )
 
@@ -83,6 +90,79 @@ func TestTriggerNeverMakesAStatementFail(t *testing.T) {
 	wantMembers(t, db, "lockstep_app", "public.theirs")
 	pgtest.Exec(t, db, `DROP PUBLICATION lockstep_app`, `DROP PUBLICATION lockstep_app_inserts`)
 	pgtest.Exec(t, as, `CREATE TABLE more (id int PRIMARY KEY)`, `ALTER TABLE theirs ADD COLUMN v int`)
+}
+
+// At a first start the migration makes the schema at the same time.
+func TestTriggerMeetsASchemaThatIsBeingMade(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, begin, event string }{
+		{"by somebody who asks first", "BEGIN; " + pgdb.LockSchema + "; CREATE SCHEMA lockstep", "advisory"},
+		{"by somebody else", "BEGIN; CREATE SCHEMA lockstep", "transactionid"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t)
+			conn, err := pgx.Connect(t.Context(), db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(t.Context())
+			if _, err := conn.PgConn().Exec(t.Context(), c.begin).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			r := newReconciler(t, db, withTrigger, func(c *Config) { c.LockTimeout = 20 * time.Second })
+			prepared := make(chan error, 1)
+			go func() { _, _, err := r.Prepare(t.Context()); prepared <- err }()
+			pgtest.Eventually(t, 20*time.Second, "the trigger waits for it", func() bool {
+				return len(pgtest.Query(t, db, "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = $1::text", c.event)) > 0
+			})
+			if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-prepared; err != nil {
+				t.Error(err)
+			}
+			wantTrigger(t, db)
+		})
+	}
+}
+
+func TestManyMakeTheTriggerAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	prepare(t, newReconciler(t, db))
+	said := new(lockedBuffer)
+	var all errgroup.Group
+	for range 4 {
+		r := newReconciler(t, db, withTrigger, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(said, nil)) })
+		all.Go(func() error { _, _, err := r.Prepare(t.Context()); return err })
+		all.Go(func() error { return pgdb.Migrate(t.Context(), db) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	wantTrigger(t, db)
+	if text := said.String(); text != "" {
+		t.Errorf("the log says %s", text)
+	}
+}
+
+func wantTrigger(t *testing.T, db string) {
+	t.Helper()
+	if got := pgtest.Query(t, db, "SELECT evtname FROM pg_event_trigger"); len(got) != 1 {
+		t.Errorf("event triggers: %v, want one", got)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
 }
 
 func TestTriggerThatWasSwitchedOffStaysOff(t *testing.T) {

@@ -1,0 +1,47 @@
+package mirror
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"lockstep/internal/obs"
+)
+
+// adoptOrigin makes the session's transactions say that they come from a sync, by a
+// replication origin that capture knows by the beginning of its name. It is one per
+// sync: a session has an origin for itself, and Postgres keeps room for no more of
+// them than max_replication_slots.
+//
+// Only a superuser, or a role that was given the functions, may do so. Without it
+// changes show the origin user, which is all that is lost.
+func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) {
+	const allowed = `
+		SELECT has_function_privilege('pg_replication_origin_create(text)', 'EXECUTE')
+		   AND has_function_privilege('pg_replication_origin_session_setup(text)', 'EXECUTE')
+		   AND has_function_privilege('pg_replication_origin_oid(text)', 'EXECUTE')`
+	const adopt = `
+		SELECT pg_replication_origin_session_setup($1::text)
+		FROM (SELECT CASE WHEN pg_replication_origin_oid($1::text) IS NULL
+		                  THEN pg_replication_origin_create($1::text) END) made`
+	var may bool
+	name := "lockstep_sync_" + hex.EncodeToString(m.id[:])
+	err := conn.QueryRow(ctx, allowed).Scan(&may)
+	for tries := 0; err == nil && may; tries++ {
+		_, err = conn.Exec(ctx, adopt, name)
+		refused, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || refused.Code != "55006" || tries == 20 {
+			break
+		}
+		// The session that broke has given back the lock, and gives this back next.
+		if _, err = conn.Exec(ctx, "SELECT pg_sleep(0.02)"); err != nil {
+			break
+		}
+	}
+	if err != nil || !may {
+		m.log.InfoContext(ctx, "changes of this sync will show the origin user: its role may not set replication origins", obs.KeySync, m.config.Name, obs.KeyError, err)
+	}
+}
