@@ -116,8 +116,8 @@ func (e *Engine) prepareCapture(ctx context.Context, d *database) error {
 	d.capture, err = wal.New(wal.Config{
 		Database: d.Name, URL: d.url, Slot: d.Slot, Publication: d.Publication, Tables: d.Tables, Log: d.log,
 		Instance: e.dir.instance(), JoinSecret: secret, Int8AsString: d.Int8AsString, Logger: e.Logger,
-		RetainWAL: d.RetainWAL,
-		Gap:       func(ctx context.Context, g wal.Gap) error { return e.gaps.Open(ctx, d.Name, g) },
+		RetainWAL: d.RetainWAL, Witness: e.dir.witness(d.Name),
+		Gap: func(ctx context.Context, g wal.Gap) error { return e.gaps.Open(ctx, d.Name, g) },
 		Publish: func(ctx context.Context) error {
 			_, _, err := d.reconciler.Ensure(ctx)
 			return err
@@ -236,8 +236,9 @@ func (d *database) status() api.DatabaseStatus {
 	}
 	s.Gaps = d.openGaps()
 	for _, t := range d.reconciler.States() {
-		if t.Reason != "" {
-			s.Tables = append(s.Tables, api.TableStatus{Name: t.String(), Published: publishedName(t.Published), Reason: t.Reason, Remedy: t.Remedy})
+		// What holds for most tables would only hide the others, and may be a list of 100,000.
+		if t.Reason != "" || publish.Unusual(t.Note) != "" {
+			s.Tables = append(s.Tables, api.TableStatus{Name: t.String(), Published: publishedName(t.Published), Reason: t.Reason, Remedy: t.Remedy, Note: t.Note})
 		}
 	}
 	d.judge(&s, c)

@@ -121,11 +121,15 @@ func (c *Consumer) save() {
 		c.syncHead()
 		slots := w.snapshot(&c.state)
 		c.state.node = c.node
+		c.state.mark(c.log.Last())
 		c.group = nil
 		c.mu.Unlock()
 
 		c.value = c.state.append(c.value[:0])
 		err := c.store(c.value)
+		if err == nil {
+			c.b.cfg.States.Note(c.id, c.state.floor(), uint64(c.state.epoch))
+		}
 
 		c.mu.Lock()
 		failed := c.stored(w, slots, group, err)

@@ -63,29 +63,7 @@ func (b *Broker) open(ctx context.Context, d Definition, m *matcher) (*Consumer,
 	c := &Consumer{b: b, id: d.ID, tail: t, log: t.log, signer: newSigner(b.cfg.Secret, d.ID), def: d, match: m, scanned: make(chan struct{}), over: make(chan struct{})}
 	c.title.Store(&d.Name)
 	c.node = rand.Uint64()
-	value, revision, err := b.cfg.States.Load(ctx, d.ID)
-	switch {
-	case err == nil:
-		s, err := parseState(value)
-		if err != nil {
-			return nil, fmt.Errorf("consumer %s: %w; delete the consumer and make it anew to go on without its state", d.Name, err)
-		}
-		c.revision = revision
-		c.w = restore(s, d.policy(), b.now(), random)
-		c.savedHead = s.head
-		if err := c.checkLetters(ctx); err != nil {
-			return nil, err
-		}
-	case errors.Is(err, lockstep.ErrNotFound):
-		head, err := c.resolve(ctx, d.Start)
-		if err != nil {
-			return nil, fmt.Errorf("consumer %s: start %s: %w", d.Name, d.Start, err)
-		}
-		c.w = newWindow(d.policy(), head, random)
-		if err := c.saveNow(ctx); err != nil {
-			return nil, err
-		}
-	default:
+	if err := c.load(ctx); err != nil {
 		return nil, fmt.Errorf("consumer %s: %w", d.Name, err)
 	}
 	t.join(c)
@@ -93,6 +71,48 @@ func (b *Broker) open(ctx context.Context, d Definition, m *matcher) (*Consumer,
 	c.settleDown()
 	c.mu.Unlock()
 	return c, nil
+}
+
+// load makes the window from the saved state, or anew.
+func (c *Consumer) load(ctx context.Context) error {
+	value, revision, err := c.b.cfg.States.Load(ctx, c.id)
+	if err != nil && !errors.Is(err, lockstep.ErrNotFound) {
+		return err
+	}
+	c.revision = revision
+	floor, era, lost := c.b.cfg.States.Lost(c.id)
+	var s state
+	if err == nil {
+		s, err = parseState(value)
+		if errors.Is(err, errNewerState) {
+			return fmt.Errorf("%w; go on with that version, or delete the consumer and make it anew to go on without its state", err)
+		}
+		if err != nil {
+			lost = errors.Join(lost, err)
+		}
+	}
+	switch {
+	case lost != nil && err == nil && uint64(s.epoch) == era && s.end <= c.log.Last().Seq:
+		return c.reviveOlder(ctx, s, lost)
+	case lost != nil:
+		return c.reviveLost(ctx, s, floor, lost)
+	case err != nil: // there never was one
+		return c.makeAnew(ctx)
+	case s.end > c.log.Last().Seq:
+		return c.reviveAhead(ctx, s)
+	}
+	c.w = restore(s, c.def.policy(), c.b.now(), random)
+	c.savedHead = s.head
+	return c.checkLetters(ctx)
+}
+
+func (c *Consumer) makeAnew(ctx context.Context) error {
+	head, err := c.resolve(ctx, c.def.Start)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", c.def.Start, err)
+	}
+	c.w = newWindow(c.def.policy(), head, random)
+	return c.saveNow(ctx)
 }
 
 // policy is the part of the definition that the window obeys.

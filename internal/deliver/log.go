@@ -35,6 +35,14 @@ type States interface {
 	Load(ctx context.Context, id string) (value []byte, revision uint64, err error)
 	Save(ctx context.Context, id string, value []byte, revision uint64) (uint64, error)
 	Delete(ctx context.Context, id string) error
+	// Note remembers, apart from the state and without waiting for the disk, up to which
+	// seq the consumer has settled everything as of its last save, and the era of it: an
+	// older state of the same era lacks something, but says nothing wrong.
+	Note(id string, floor, era uint64)
+	// Lost returns what was noted last, zeros for nothing, and an error when what Load
+	// returned is not what was saved last: damage took it, or left an older one. It
+	// holds until the next Save.
+	Lost(id string) (floor, era uint64, err error)
 }
 
 // Dead keeps the dead letters, each on disk when Put returns.

@@ -24,6 +24,26 @@ type state struct {
 	spent           []uint64
 	winners         []winner
 	epochs          []epochHead
+	// The end of the log when it was saved: a log that ends before has lost something.
+	end    uint64
+	endLSN lockstep.LSN
+}
+
+// mark says where the log ends.
+func (s *state) mark(end lockstep.Mark) { s.end, s.endLSN = end.Seq, end.CommitLSN }
+
+// floor returns a seq up to which everything is settled.
+func (s *state) floor() uint64 {
+	low := s.head
+	if len(s.entries) > 0 {
+		low = min(low, s.entries[0].seq)
+	}
+	for _, scopes := range [][]savedScope{s.keys, s.tables} {
+		for _, scope := range scopes {
+			low = min(low, scope.from)
+		}
+	}
+	return low - min(low, 1)
 }
 
 type savedEntry struct {
@@ -46,10 +66,11 @@ type savedGap struct {
 	cause              gapCause
 }
 
-// The layout: version 1; then the fields in order, integers as varints, hashes as 8
+// The layout: version 2; then the fields in order, integers as varints, hashes as 8
 // bytes little endian, lists led by their length; CRC-32C of all of it at the end.
+// Version 1 has no end of the log.
 const (
-	stateVersion = 1
+	stateVersion = 2
 	savedFlags   = isBarrier | isWhole | isGap | hasLetter | isLate | again | unchecked
 
 	// Bits of an entry's flags in the state beyond savedFlags.
@@ -58,6 +79,9 @@ const (
 	savedAttempts = 1 << 12
 	savedAt       = 1 << 13
 )
+
+// errNewerState says that another version of the program wrote a state.
+var errNewerState = fmt.Errorf("it was written by a newer version: %w", lockstep.ErrCorrupt)
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
@@ -97,6 +121,7 @@ func (s *state) append(b []byte) []byte {
 	for _, e := range s.epochs {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.epoch)), e.head)
 	}
+	b = binary.AppendUvarint(binary.AppendUvarint(b, s.end), uint64(s.endLSN))
 	return withChecksum(b)
 }
 
@@ -159,12 +184,15 @@ func appendScopes(b []byte, scopes []savedScope) []byte {
 // lockstep.ErrCorrupt; they never panic.
 func parseState(b []byte) (state, error) {
 	var s state
-	if len(b) < 5 || b[0] != stateVersion {
-		return s, fmt.Errorf("saved state is not of version %d: %w", stateVersion, lockstep.ErrCorrupt)
+	if len(b) < 5 {
+		return s, fmt.Errorf("saved state is cut off: %w", lockstep.ErrCorrupt)
 	}
 	body := b[:len(b)-4]
 	if crc32.Checksum(body, castagnoli()) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 		return s, fmt.Errorf("checksum of the saved state differs: %w", lockstep.ErrCorrupt)
+	}
+	if b[0] == 0 || b[0] > stateVersion {
+		return s, fmt.Errorf("saved state is of version %d, this program knows 1 to %d: %w", b[0], stateVersion, errNewerState)
 	}
 	r := stateReader{b: body[1:]}
 	s.node = r.hash()
@@ -178,6 +206,9 @@ func parseState(b []byte) (state, error) {
 	s.spent = each(&r, 1, r.uint)
 	s.winners = each(&r, 3, func() winner { return winner{seq: r.uint(), epoch: uint32(r.uint()), delivery: r.uint()} })
 	s.epochs = each(&r, 2, func() epochHead { return epochHead{uint32(r.uint()), r.uint()} })
+	if b[0] > 1 {
+		s.end, s.endLSN = r.uint(), lockstep.LSN(r.uint())
+	}
 	if r.bad || len(r.b) > 0 || !slices.IsSortedFunc(s.entries, func(a, b savedEntry) int {
 		if a.seq < b.seq {
 			return -1

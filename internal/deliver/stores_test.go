@@ -16,6 +16,8 @@ type memStates struct {
 	mu        sync.Mutex
 	values    map[string][]byte
 	revisions map[string]uint64
+	notes     map[string][2]uint64
+	lostIDs   map[string]error // what Lost says, until the next save
 	saves     int
 	fail      error
 	lost      error         // the save happens, and this is the answer
@@ -23,7 +25,7 @@ type memStates struct {
 }
 
 func newMemStates() *memStates {
-	return &memStates{values: map[string][]byte{}, revisions: map[string]uint64{}}
+	return &memStates{values: map[string][]byte{}, revisions: map[string]uint64{}, notes: map[string][2]uint64{}, lostIDs: map[string]error{}}
 }
 
 func (s *memStates) Load(_ context.Context, id string) ([]byte, uint64, error) {
@@ -53,10 +55,23 @@ func (s *memStates) Save(_ context.Context, id string, value []byte, revision ui
 	}
 	s.saves++
 	s.values[id], s.revisions[id] = slices.Clone(value), revision+1
+	delete(s.lostIDs, id)
 	if s.lost != nil {
 		return 0, s.lost
 	}
 	return revision + 1, nil
+}
+
+func (s *memStates) Note(id string, floor, era uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes[id] = [2]uint64{floor, era}
+}
+
+func (s *memStates) Lost(id string) (floor, era uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.notes[id][0], s.notes[id][1], s.lostIDs[id]
 }
 
 func (s *memStates) Delete(_ context.Context, id string) error {

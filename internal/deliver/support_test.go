@@ -50,6 +50,8 @@ type memLog struct {
 	fail    error // of every read
 	damage  *deliver.DamageError
 	reads   int
+	// position is where its transactions begin
+	position lockstep.LSN
 }
 
 func newMemLog() *memLog {
@@ -62,7 +64,7 @@ func (l *memLog) append(t testing.TB, rows ...row) uint64 {
 	defer l.mu.Unlock()
 	w := l.fill(rows)
 	end := l.end()
-	data, err := w.Seal(end.Seq+1, lockstep.Mark{SystemID: 7, Timeline: 1, CommitLSN: lockstep.LSN(end.Seq + 1), Complete: true})
+	data, err := w.Seal(end.Seq+1, lockstep.Mark{SystemID: 7, Timeline: 1, CommitLSN: l.position + lockstep.LSN(end.Seq+1), Complete: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +136,13 @@ func (l *memLog) retain(first uint64) {
 	defer l.mu.Unlock()
 	l.batches = slices.DeleteFunc(slices.Clone(l.batches), func(b *lockstep.Batch) bool { return b.Mark.Seq < first })
 	l.first = first
+}
+
+// cut leaves so many batches.
+func (l *memLog) cut(batches int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.batches = slices.Clone(l.batches[:batches])
 }
 
 func (l *memLog) failWith(err error) {

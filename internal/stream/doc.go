@@ -23,6 +23,10 @@
 //  8. A reader at the end of the log waits without polling and gets the very
 //     *lockstep.Batch that was appended; one that is behind reads on its own.
 //  9. State that Save returned is on disk, and a letter that Put returned too.
+//  10. With the embedded server, damage to one saved state costs no other one. A state
+//     that is lost or older than one that was saved is told, by the log and by Lost;
+//     after a crash except for what was saved in about the last second. Nothing that
+//     happens to the copies of marks stops the log or a save.
 //
 // # How it lies in JetStream
 //
@@ -40,9 +44,14 @@
 // bucket lockstep-state, dead letters in the stream LOCKSTEP-DEAD with one
 // subject per letter.
 //
+// The server stops writing to a bucket when it meets a damaged record there, or cuts a
+// file off behind it without a word. So before the embedded server starts, the files of
+// the buckets are read here, and a damaged bucket is replaced by what can be read of it
+// (salvager). How far each state was is known to a second file, witness.
+//
 // Bytes are retained by JetStream itself (max_bytes, discard old). Age is not: its
 // max_age would also remove the last batch of an idle database, which is where
 // capture goes on after a restart. So the log trims by age on batch borders and
-// leaves the last batch. A copy of the last mark in the bucket, at most a second
-// old, is the second line: for a stream purged or damaged by others.
+// leaves the last batch. A copy of the last mark in the bucket lockstep-marks, at most
+// a second old, is the second line: for a stream purged or damaged by others.
 package stream

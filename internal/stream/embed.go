@@ -30,12 +30,14 @@ const (
 
 // embedded is a JetStream server in this process that listens nowhere.
 type embedded struct {
-	dir  string
-	lock *os.File
-	log  *slog.Logger
+	dir     string
+	lock    *os.File
+	log     *slog.Logger
+	salvage salvager
 
 	mu     sync.Mutex
 	server *server.Server // nil while none runs
+	hangs  bool           // the server does not answer any more
 	closed bool
 }
 
@@ -47,7 +49,7 @@ func startEmbedded(ctx context.Context, dir string, log *slog.Logger) (*embedded
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: dir, lock: lock, log: log}
+	e := &embedded{dir: dir, lock: lock, log: log, salvage: salvager{dir}}
 	if err := ctx.Err(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -57,8 +59,16 @@ func startEmbedded(ctx context.Context, dir string, log *slog.Logger) (*embedded
 	return e, nil
 }
 
-// start starts the server; mu is held or nobody else knows e yet.
+// start starts the server; mu is held or nobody else knows e yet. Damaged buckets are
+// aside afterwards, see salvager.
 func (e *embedded) start() error {
+	damage, err := e.salvage.inspect()
+	if err != nil {
+		return fmt.Errorf("start stream in %s: %w", e.dir, err)
+	}
+	for bucket, where := range damage {
+		e.log.Error("a bucket is damaged and will be replaced by what can be read of it", "bucket", bucket, "damage", where)
+	}
 	logs := &serverLog{log: e.log}
 	ns, err := server.NewServer(&server.Options{
 		ServerName:         "lockstep",
@@ -108,20 +118,57 @@ func (e *embedded) heal() (restarted, err error) {
 	}
 	reason := errors.New("the server did not run")
 	if e.server != nil {
-		health := e.server.Healthz(&server.HealthzOptions{})
-		if health.StatusCode == 0 || health.StatusCode == 200 {
+		reason = unwell(e.server)
+		if reason == nil {
 			return nil, nil
 		}
-		reason = errors.New(health.Error)
+		if errors.Is(reason, errHangs) {
+			e.hangs = true
+			return nil, reason
+		}
 		e.stop()
 	}
 	return reason, e.start()
 }
 
+// sick returns why the server must be started anew, or nil.
+func (e *embedded) sick() error {
+	e.mu.Lock()
+	ns := e.server
+	e.mu.Unlock()
+	if ns == nil {
+		return nil // somebody starts it, or it is closed
+	}
+	return unwell(ns)
+}
+
+// errHangs says what nothing in this process can help against: on some damage that
+// appears while it runs, the server goes round in a circle with its locks held.
+var errHangs = fmt.Errorf("the stream's server hangs, probably over a damaged file: restart the process, which repairs it: %w", lockstep.ErrUnavailable)
+
+// healthPatience is how long the server may take to say how it is.
+const healthPatience = 5 * time.Second
+
+func unwell(ns *server.Server) error {
+	answer := make(chan *server.HealthStatus, 1)
+	go func() { answer <- ns.Healthz(&server.HealthzOptions{}) }()
+	patience := time.NewTimer(healthPatience)
+	defer patience.Stop()
+	select {
+	case health := <-answer:
+		if health.StatusCode == 0 || health.StatusCode == 200 {
+			return nil
+		}
+		return errors.New(health.Error)
+	case <-patience.C:
+		return errHangs
+	}
+}
+
 // stop ends the server; mu is held.
 func (e *embedded) stop() {
-	if e.server == nil {
-		return
+	if e.server == nil || e.hangs {
+		return // it would wait for ever
 	}
 	e.server.Shutdown()
 	e.server.WaitForShutdown()

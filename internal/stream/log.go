@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,14 +22,17 @@ import (
 // an external server by one ordered consumer, shared by all of its readers. With
 // the embedded server nobody else can write, so it has nothing to follow.
 type Log struct {
-	srv      *Server
-	database string
-	stream   string // JetStream's name
-	subject  string
-	index    index
-	writer   *writer
-	cancel   context.CancelFunc // ends run
-	ended    chan struct{}      // closed by run's end
+	srv       *Server
+	database  string
+	stream    string // JetStream's name
+	subject   string
+	index     index
+	writer    *writer
+	cancel    context.CancelFunc // ends run
+	marked    rollup             // of the copy of the mark; guarded by marking
+	marking   sync.Mutex
+	movesMark atomic.Bool   // the mark lies where older versions kept it
+	ended     chan struct{} // closed by run's end
 
 	mu        sync.Mutex
 	end       end

@@ -11,7 +11,8 @@ const (
 	logStreamPrefix  = "LOCKSTEP_"
 	logSubjectPrefix = "lockstep-log."
 	stateBucket      = "lockstep-state"
-	markKeyPrefix    = "mark."
+	markBucket       = "lockstep-marks"
+	markKeyPrefix    = "mark." // in the bucket of states, where older versions kept marks
 	deadStream       = "LOCKSTEP-DEAD"
 	deadSubject      = "lockstep-dead."
 

@@ -216,34 +216,24 @@ func (l *Log) saveMark(ctx context.Context) error {
 	}
 	value = binary.LittleEndian.AppendUint64(value, e.last)
 	value = binary.LittleEndian.AppendUint64(value, uint64(e.clock))
-	states, err := l.srv.States(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := states.kv.Put(ctx, l.markKey(), value); err != nil {
-		return fmt.Errorf("save the mark of database %q: %w", l.database, unavailable(err))
-	}
-	return nil
+	return l.putMark(ctx, value)
 }
 
-func (l *Log) markKey() string { return markKeyPrefix + l.stream[len(logStreamPrefix):] }
-
-// savedMark returns the copy, or a zero end when there is none.
+// savedMark returns the copy, or a zero end when there is none. A copy that cannot be
+// read is none: the log itself goes first.
 func (l *Log) savedMark(ctx context.Context) (end, error) {
-	states, err := l.srv.States(ctx)
-	if err != nil {
+	value, err := l.getMark(ctx)
+	if err != nil || value == nil {
 		return end{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	kept, err := states.kv.Get(ctx, l.markKey())
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return end{}, nil
-	}
+	e, err := l.parseMark(value)
 	if err != nil {
-		return end{}, fmt.Errorf("read the saved mark of database %q: %w", l.database, unavailable(err))
+		l.srv.log.ErrorContext(ctx, "the copy of the log's mark is damaged; it is done without", "database", l.database, "error", err)
 	}
-	value := kept.Value()
+	return e, nil
+}
+
+func (l *Log) parseMark(value []byte) (end, error) {
 	if len(value) < 16 {
 		return end{}, fmt.Errorf("the saved mark of database %q is cut off: %w", l.database, lockstep.ErrCorrupt)
 	}

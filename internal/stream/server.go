@@ -68,10 +68,19 @@ type Server struct {
 	mu     sync.Mutex
 	logs   map[string]*Log // by database
 	closed bool
+	life   context.Context // ends with the connection that writes; a new one has another
+	endOf  context.CancelFunc
 
 	storesMu sync.Mutex // never waits for mu
 	states   *States    // opened by States
-	dead     *Dead      // opened by Dead
+	marks    jetstream.KeyValue
+	dead     *Dead // opened by Dead
+
+	// Of the embedded server only.
+	witness    *witness
+	witnessing func()       // ends the witness' writer and waits for it
+	gate       sync.RWMutex // held for reading by writes to buckets, else by who replaces one
+	incomplete bool         // a bucket is not complete; guarded by gate
 }
 
 // Open starts the embedded server in cfg.Dir, or connects to cfg.URL. A directory
@@ -81,6 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("open stream: give either a directory or a URL: %w", lockstep.ErrInvalid)
 	}
 	s := &Server{cfg: withDefaults(cfg), logs: map[string]*Log{}}
+	s.life, s.endOf = context.WithCancel(context.Background())
 	s.log = s.cfg.Logger
 	s.cache = newCache(s.cfg.CacheBytes)
 	if cfg.URL == "" {
@@ -89,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, err
 		}
 		s.embed = embed
+		s.startWitness()
 	}
 	if err := s.connect(); err != nil {
 		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
@@ -97,7 +108,29 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		err = fmt.Errorf("open stream at %s: JetStream does not answer; is it enabled there?: %w", s.where(), unavailable(err))
 		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
 	}
+	if err := s.restore(ctx); err != nil {
+		err = fmt.Errorf("open stream at %s: %w", s.where(), err)
+		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
+	}
 	return s, nil
+}
+
+// startWitness reads the witness and begins to keep it.
+func (s *Server) startWitness() {
+	s.witness = readWitness(s.embed.dir)
+	if err := s.witness.damaged; err != nil {
+		s.log.Error("the witness of the saved states is damaged: a state that went back or is lost cannot be told this time", "error", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.witness.keep(ctx, func(err error) { s.log.Warn("the witness of the saved states cannot be written", "error", err) })
+	}()
+	s.witnessing = func() {
+		cancel()
+		<-done
+	}
 }
 
 func withDefaults(cfg Config) Config {
@@ -178,6 +211,8 @@ func (s *Server) disconnected(nc *nats.Conn, err error) {
 	if nc != s.writes {
 		return
 	}
+	s.endOf()
+	s.life, s.endOf = context.WithCancel(context.Background())
 	for _, l := range s.logs {
 		l.writer.lost(err)
 	}
@@ -211,7 +246,8 @@ func (s *Server) Close() error {
 		}
 	}
 	if s.embed != nil {
-		errs = append(errs, s.embed.close())
+		s.witnessing()
+		errs = append(errs, s.witness.write(), s.embed.close())
 	}
 	return errors.Join(errs...)
 }
@@ -259,7 +295,10 @@ func (s *Server) heal(ctx context.Context) error {
 			s.log.WarnContext(ctx, "stream restarted after a write error", "error", restarted)
 		}
 	}
-	return s.awaitConnection(ctx)
+	if err := s.awaitConnection(ctx); err != nil {
+		return err
+	}
+	return s.restore(ctx)
 }
 
 func (s *Server) awaitConnection(ctx context.Context) error {

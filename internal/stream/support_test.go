@@ -32,7 +32,7 @@ func openServer(t testing.TB, cfg Config) *Server {
 	if cfg.Dir == "" && cfg.URL == "" {
 		cfg.Dir = t.TempDir()
 	}
-	if testing.Verbose() {
+	if testing.Verbose() && cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	s, err := Open(t.Context(), cfg)

@@ -38,9 +38,6 @@ type terms struct {
 	altered []string
 	// renamed tables, old name → new name: they are one table.
 	renamed map[string]string
-	// early are tables whose rows come again, as inserts, just before the gap that says
-	// that some of them may have come already. An open fault: the mark belongs first.
-	early []string
 	// alarm is the reason of gaps that may be told although nothing is missing: the
 	// oracle goes on as if they were not there.
 	alarm string

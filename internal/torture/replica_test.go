@@ -85,7 +85,7 @@ func (r *replica) insert(t *replicaTable, c client.Change, now row) error {
 		return err
 	}
 	if c.Metadata.KeyKind != "row" && len(t.rows[key]) > 0 {
-		if c.Action == "insert" && !r.open && !slices.Contains(r.early, c.Metadata.TableName) {
+		if c.Action == "insert" && !r.open {
 			return errors.New("the row is there already")
 		}
 		t.rows[key] = nil

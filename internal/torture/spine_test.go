@@ -110,10 +110,14 @@ func (s *spine) check(given terms) []client.Change {
 	}
 }
 
-// slot returns a column of pg_replication_slots.
+// slot returns a column of pg_replication_slots, or nothing while there is no slot.
 func (s *spine) slot(column string) string {
 	s.t.Helper()
-	return pgtest.Query(s.t, s.url, "SELECT "+column+" FROM pg_replication_slots WHERE slot_name = $1::text", slotOf(s.url))[0][0]
+	rows := pgtest.Query(s.t, s.url, "SELECT "+column+" FROM pg_replication_slots WHERE slot_name = $1::text", slotOf(s.url))
+	if len(rows) == 0 {
+		return ""
+	}
+	return rows[0][0]
 }
 
 // valve lets capture's batches through to the stream, or not: a disk that hangs.

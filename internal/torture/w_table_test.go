@@ -72,6 +72,21 @@ func TestW34TruncateOfAPartition(t *testing.T) {
 		[]string{"INSERT INTO a VALUES (1), (2), (101)", "TRUNCATE a1"}, "INSERT INTO a VALUES (3)", terms{})
 }
 
+// TRUNCATE of the table empties its partitions, and is in the log: no gap, unlike that
+// of the other table, which is told after the look at both.
+func TestW34TruncateOfAPartitionedTable(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, pgtest.Database(t))
+	n.exec("CREATE TABLE a (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE a1 PARTITION OF a FOR VALUES FROM (0) TO (100)",
+		"CREATE TABLE a2 PARTITION OF a FOR VALUES FROM (100) TO (200)", "CREATE TABLE b (id int PRIMARY KEY)")
+	n.start()
+	n.exec("INSERT INTO a VALUES (1), (101)", "INSERT INTO b VALUES (1)", "TRUNCATE a", "INSERT INTO a VALUES (2)", "ALTER TABLE b ADD COLUMN w double precision DEFAULT random()")
+	n.untilGap()
+	n.check(terms{gaps: true})
+	n.expect(`insert a[1] {"id":1}`, `insert a[101] {"id":101}`, `insert b[1] {"id":1}`, `truncate a`, `insert a[2] {"id":2}`, `gap b start table_rewritten`)
+	n.repair(t)
+}
+
 func TestW35ColumnWithAVolatileDefault(t *testing.T) {
 	t.Parallel()
 	altering(t, "table_rewritten", []string{"CREATE TABLE a (id int PRIMARY KEY)"},

@@ -39,6 +39,7 @@ type Source struct {
 // Interleaver puts pages between the changes. *wal.Capture is one.
 type Interleaver interface {
 	Interleave(ctx context.Context, oid uint32, read func(ctx context.Context, low uint64) (wal.Page, error)) (wal.Interleaved, error)
+	InterleaveEach(ctx context.Context, oid uint32, read func(ctx context.Context, low uint64) (wal.Page, error), placed func(wal.Interleaved) error) error
 	EndGap(ctx context.Context, end wal.GapEnd) (seq uint64, err error)
 }
 
@@ -108,6 +109,7 @@ type tuning struct {
 	rereads   int           // attempts at rows that change all the time
 	sweepPage int           // keys in a page of deletes
 	most      int           // rows in a page
+	stride    time.Duration // of the pages that follow each other without a save
 }
 
 // Runner runs backfills. Run it once; the other methods may be called at any time
@@ -137,7 +139,7 @@ func New(cfg Config) *Runner {
 		tune: tuning{
 			poll: 250 * time.Millisecond, longest: 10 * time.Second,
 			few: 10_000, ahead: 1_000_000, present: 10 * time.Second,
-			memory: 48 << 20, rereads: 30, sweepPage: mostAgain, most: maxLimit,
+			memory: 48 << 20, rereads: 30, sweepPage: mostAgain, most: maxLimit, stride: 500 * time.Millisecond,
 		},
 		jobs: map[string]*job{}, workers: map[string]chan struct{}{},
 	}

@@ -90,6 +90,11 @@ type between struct {
 	after map[int]func()
 }
 
+// InterleaveEach implements [Interleaver].
+func (b *between) InterleaveEach(ctx context.Context, oid uint32, read func(context.Context, uint64) (wal.Page, error), placed func(wal.Interleaved) error) error {
+	return alone(ctx, b, oid, read, placed)
+}
+
 // Interleave implements [Interleaver].
 func (b *between) Interleave(ctx context.Context, oid uint32, read func(context.Context, uint64) (wal.Page, error)) (wal.Interleaved, error) {
 	if f := b.after[b.page]; f != nil {

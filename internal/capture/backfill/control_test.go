@@ -125,7 +125,7 @@ func TestJobsTakeTurns(t *testing.T) {
 		"CREATE TABLE b (id int PRIMARY KEY, v text)", "INSERT INTO b SELECT * FROM a").capturing("a", "b")
 	const other = "018f0000-0000-7000-8000-000000000002"
 	w.people.put(Consumer{ID: other, Name: "other", Database: "app"})
-	r, _ := w.running(func(t *tuning) { t.most = 10 })
+	r, _ := w.running(func(t *tuning) { t.most, t.stride = 10, 1 })
 	jobs := []Job{
 		start(t, r, Request{Tables: []string{"public.a"}}),
 		start(t, r, Request{Tables: []string{"public.b"}}),

@@ -10,7 +10,7 @@ type pace struct {
 
 // What a page aims at.
 const (
-	firstLimit  = 100
+	firstLimit  = 500
 	maxLimit    = 50_000
 	targetTime  = 100 * time.Millisecond
 	targetBytes = 2 << 20
@@ -18,10 +18,10 @@ const (
 
 func newPace(most int) pace { return pace{min(firstLimit, most), most} }
 
-// took learns from a page of that many rows: it at most doubles, and shrinks to
+// took learns from a page of that many rows: it grows to four times at most, and shrinks to
 // what would have been right.
 func (p *pace) took(rows, bytes int, d time.Duration) {
-	factor := 2.0
+	factor := 4.0
 	if d > 0 {
 		factor = min(factor, float64(targetTime)/float64(d))
 	}

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,33 +32,8 @@ type reading struct {
 	low   uint64
 	slice slice
 	rows  *rows
-	sent  []int // rows of the page, by their index in rows
+	sent  []int // rows of the page, by their index in rows; nil: all of them
 	fault error // why there is no page; it survives what capture makes of it
-}
-
-// page reads the next page of a table and puts it into the log.
-func (r *Runner) page(ctx context.Context, j *job, source *Source, c *Consumer, at int) error {
-	p := &reading{r: r, job: j, source: source, to: c, at: at}
-	if j.paced != at {
-		j.pace, j.paced = newPace(r.tune.most), at
-	}
-	r.began(j, at)
-	err := p.prepare(ctx)
-	var result wal.Interleaved
-	if err == nil {
-		j.setSlow(time.Now())
-		result, err = source.Capture.Interleave(ctx, j.rec.Places[at].OID, p.read)
-		if p.fault != nil && err != nil {
-			err = p.fault
-		}
-	}
-	switch {
-	case err == nil, errors.Is(err, errNothing):
-		return p.apply(ctx, result)
-	case ctx.Err() != nil:
-		return err
-	}
-	return p.failed(ctx, err)
 }
 
 func (j *job) setSlow(t time.Time) {
@@ -131,20 +107,8 @@ WHERE c.oid = $1::oid`
 	return &tableError{"it is now " + name + ", which is not captured by itself: add it to tables of the database in the configuration, or start a new backfill of the table that it is a part of"}
 }
 
-// read is called between the watermarks.
-func (p *reading) read(ctx context.Context, low uint64) (wal.Page, error) {
-	p.job.setSlow(time.Time{})
-	page, err := p.tryRead(ctx, low)
-	p.fault = err
-	return page, err
-}
-
-func (p *reading) tryRead(ctx context.Context, low uint64) (wal.Page, error) {
-	p.low = low
-	if err := p.locate(ctx); err != nil {
-		return wal.Page{}, err
-	}
-	p.choose()
+// fill reads the rows of the page; none are errNothing.
+func (p *reading) fill(ctx context.Context) (wal.Page, error) {
 	found, err := p.slice.read(ctx, p.source.Pool)
 	if err != nil {
 		return wal.Page{}, err
@@ -173,13 +137,16 @@ func (p *reading) locate(ctx context.Context) error {
 	if j.work == nil || j.work.table != p.at {
 		j.work = j.resumed(p.at, len(p.state.KeyColumns))
 	}
+	if j.rec.Places[p.at].Key == "" && j.work.looked == 0 {
+		j.work.looked = p.low // what lies before is in the rows
+	}
 	return nil
 }
 
 // resumed is the work on a table as the record and the log have it.
 func (j *job) resumed(at, keys int) *work {
 	place := &j.rec.Places[at]
-	w := &work{table: at, cursor: place.Cursor, again: place.Again, done: place.Done}
+	w := &work{table: at, cursor: place.Cursor, again: place.Again, done: place.Done, looked: place.Looked, look: true}
 	if j.scan == nil || j.scan.tables[at] == nil {
 		return w
 	}
@@ -214,8 +181,8 @@ func (p *reading) aim() {
 	}
 }
 
-// choose says which rows to read.
-func (p *reading) choose() {
+// choose says which rows to read; false: there are none.
+func (p *reading) choose() bool {
 	w := p.job.work
 	p.aim()
 	switch {
@@ -223,9 +190,12 @@ func (p *reading) choose() {
 		p.slice.after, p.slice.until = w.cursor, w.replay.until
 	case len(w.again) > 0:
 		p.slice.these = w.again[:min(len(w.again), mostAgain)]
+	case w.done:
+		return false
 	default:
 		p.slice.after = w.cursor
 	}
+	return true
 }
 
 // check compares what was read with what the job began with.
@@ -246,13 +216,10 @@ func (p *reading) check() error {
 // take returns the values of the rows to be sent.
 func (p *reading) take() [][]byte {
 	rows, replay := p.rows, p.job.work.replay
-	p.sent = make([]int, 0, rows.count)
 	if replay == nil {
-		for i := range rows.count {
-			p.sent = append(p.sent, i)
-		}
 		return rows.values
 	}
+	p.sent = make([]int, 0, rows.count)
 	var values [][]byte
 	for i := range rows.count {
 		if row := rows.row(i); !replay.sent[pkeys(rows.shape.keyOfRow(row))] {
@@ -285,29 +252,44 @@ func (p *reading) page(values [][]byte) wal.Page {
 // extraOf is what each row's metadata tells of the backfill.
 func extraOf(id string) string { return `,"backfill":{"id":"` + id + `"}` }
 
-// apply notes what a page has come to, and saves it.
-func (p *reading) apply(ctx context.Context, result wal.Interleaved) error {
-	j, w, rows := p.job, p.job.work, p.rows
+// learn sets the size of the next page.
+func (p *reading) learn() {
+	j, rows := p.job, p.rows
 	j.pace.took(rows.count, rows.bytes, rows.took)
 	if p.slice.these != nil || rows.cut && j.pace.limit > rows.count {
 		j.pace.limit = max(min(j.pace.limit, rows.count), 1)
 	}
+}
+
+// apply notes what a page has come to.
+func (p *reading) apply(result wal.Interleaved) {
+	w, rows := p.job.work, p.rows
 	w.rows += uint64(result.Written)
 	w.overridden += uint64(result.Overridden)
 	var again [][][]byte
 	for _, i := range result.Again {
-		again = append(again, rows.shape.keyOfRow(rows.row(p.sent[i])))
+		if p.sent != nil {
+			i = p.sent[i]
+		}
+		again = append(again, cloneKey(rows.shape.keyOfRow(rows.row(i))))
 	}
 	if p.slice.these != nil {
 		p.reread(again)
 	} else {
 		p.advance(again)
 	}
-	if w.replay != nil {
-		return nil // only the end of the replay says that the record may forget the log
+	if w.replay == nil { // only the end of the replay says that the record may forget the log
+		p.commit(max(result.Seq, p.low))
 	}
-	p.commit(max(result.Seq, p.low))
-	return p.r.save(ctx, j)
+}
+
+// cloneKey copies a key out of the memory of its page.
+func cloneKey(key [][]byte) [][]byte {
+	c := make([][]byte, len(key))
+	for i, v := range key {
+		c[i] = bytes.Clone(v)
+	}
+	return c
 }
 
 // advance moves the cursor behind a page.
@@ -330,7 +312,8 @@ func (p *reading) advance(again [][][]byte) {
 func (p *reading) reread(again [][][]byte) {
 	w, rows := p.job.work, p.rows
 	asked := p.slice.these
-	if rows.cut { // the others were not come to, or are gone: ask once more
+	w.look = w.look || rows.count < len(asked) // a key may have changed once more
+	if rows.cut {                              // the others were not come to, or are gone: ask once more
 		got := map[string]bool{}
 		for i := range rows.count {
 			got[pkeys(rows.shape.keyOfRow(rows.row(i)))] = true
@@ -349,7 +332,7 @@ func (p *reading) reread(again [][][]byte) {
 func (p *reading) commit(seq uint64) {
 	j, w := p.job, p.job.work
 	note := ""
-	if w.tries > p.r.tune.rereads {
+	if w.tries > p.r.tune.rereads && len(w.again) > 0 {
 		note = fmt.Sprintf("%d rows changed again and again while they were read, without values that are stored out of line: ALTER TABLE … REPLICA IDENTITY FULL sends these with each change", len(w.again))
 		w.again, w.tries = nil, 0
 	}
@@ -358,22 +341,15 @@ func (p *reading) commit(seq uint64) {
 		place, t := &rec.Places[p.at], &rec.Tables[p.at]
 		place.Schema, place.Name, t.Name = s.schema, s.name, s.schema+"."+s.name
 		place.Key = s.fingerprint(p.state.Key.String())
-		place.Cursor, place.Again, place.Done = w.cursor, w.again, w.done
+		place.Cursor, place.Again, place.Done, place.Looked = w.cursor, w.again, w.done, w.looked
 		t.State, t.Rows = Running, t.Rows+w.rows
 		if note != "" {
 			t.Reason = note
 		}
 		rec.Rows, rec.Overridden, rec.Seq = rec.Rows+w.rows, rec.Overridden+w.overridden, max(rec.Seq, seq)
-		if w.done && len(w.again) == 0 {
-			t.State = Completed
-			place.Position = Position{Gaps: place.Gaps, Done: true}
-		}
 	}, p.at)
 	w.rows, w.overridden = 0, 0
 	j.scan = nil
-	if w.done && len(w.again) == 0 {
-		j.work = nil
-	}
 }
 
 // failed sorts the errors of a page.

@@ -26,6 +26,7 @@ type slice struct {
 	these        [][][]byte // keys: only these rows
 	limit        int        // rows, when these are not given
 	keysOnly     bool       // the columns of the key, in its order
+	spare        *rows      // memory to be used again; nil: there is none
 }
 
 // rows is what was read, in the order of the key.
@@ -39,6 +40,41 @@ type rows struct {
 	end      bool     // there are no more behind it
 	cut      bool     // it was too much: what follows was not read
 	took     time.Duration
+	memory   [][]byte // chunks, the last one is being filled
+}
+
+// chunk is the least memory that is taken for rows at a time.
+const chunk = 256 << 10
+
+// again returns memory without rows.
+func (r *rows) again() *rows {
+	if r == nil {
+		return &rows{}
+	}
+	clear(r.values)
+	kept := &rows{values: r.values[:0]}
+	if n := len(r.memory); n > 0 && cap(r.memory[0]) <= hardBytes {
+		kept.memory = append(r.memory[:0], r.memory[n-1][:0])
+		clear(r.memory[1:n])
+	}
+	return kept
+}
+
+// room returns memory for a row of that size.
+func (r *rows) room(size int) []byte {
+	n := len(r.memory)
+	if n == 0 || cap(r.memory[n-1])-len(r.memory[n-1]) < size {
+		next := chunk
+		if n > 0 {
+			next = min(2*cap(r.memory[n-1]), targetBytes)
+		}
+		r.memory = append(r.memory, make([]byte, 0, max(next, size)))
+		n++
+	}
+	last := &r.memory[n-1]
+	at := len(*last)
+	*last = (*last)[:at+size]
+	return (*last)[at : at : at+size]
 }
 
 func (r *rows) row(i int) [][]byte {
@@ -100,7 +136,7 @@ func (s *slice) read(ctx context.Context, pool *pgxpool.Pool) (*rows, error) {
 }
 
 func (s *slice) transaction(ctx context.Context, pg *pgconn.PgConn) (*rows, error) {
-	found := &rows{}
+	found := s.spare.again()
 	if err := s.begin(ctx, pg, found); err != nil {
 		return nil, err
 	}
@@ -172,7 +208,7 @@ func (s *slice) rows(ctx context.Context, pg *pgconn.PgConn, found *rows) error 
 		return err
 	}
 	if found.count > 0 && !s.keysOnly {
-		found.last = found.shape.keyOfRow(found.row(found.count - 1))
+		found.last = cloneKey(found.shape.keyOfRow(found.row(found.count - 1)))
 	}
 	switch {
 	case found.cut || s.these != nil:
@@ -208,7 +244,7 @@ func (r *rows) collect(result *pgconn.ResultReader) error {
 			r.cut = true
 			return nil
 		}
-		memory := make([]byte, 0, size)
+		memory := r.room(size)
 		for _, v := range row {
 			if v == nil {
 				r.values = append(r.values, nil)

@@ -110,6 +110,9 @@ func (r *Runner) finishRepair(ctx context.Context, j *job, source *Source) error
 	if err := r.cfg.Gaps.Load(ctx, j.rec.Database); err != nil {
 		return err
 	}
+	if err := r.told(ctx, j, source); err != nil {
+		return err
+	}
 	gaps := r.cfg.Gaps.List(j.rec.Database)
 	if more, err := r.widened(ctx, j, source, gaps); more || err != nil {
 		return err

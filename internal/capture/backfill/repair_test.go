@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -271,6 +272,11 @@ type disturbing struct {
 	page int
 }
 
+// InterleaveEach implements [Interleaver].
+func (d *disturbing) InterleaveEach(ctx context.Context, oid uint32, read func(context.Context, uint64) (wal.Page, error), placed func(wal.Interleaved) error) error {
+	return alone(ctx, d, oid, read, placed)
+}
+
 // Interleave implements [Interleaver].
 func (d *disturbing) Interleave(ctx context.Context, oid uint32, read func(context.Context, uint64) (wal.Page, error)) (wal.Interleaved, error) {
 	return d.Interleaver.Interleave(ctx, oid, func(ctx context.Context, low uint64) (wal.Page, error) {
@@ -282,6 +288,51 @@ func (d *disturbing) Interleave(ctx context.Context, oid uint32, read func(conte
 		pgtest.Exec(d.w.t, d.w.url, "UPDATE a SET n = n + 1 WHERE "+rows)
 		return page, err
 	})
+}
+
+// forgetful loses what it is to keep, once, when a gap is to be closed.
+type forgetful struct {
+	*keep
+	lose func(value []byte) bool
+}
+
+// Save implements [Keep].
+func (f *forgetful) Save(ctx context.Context, database string, value []byte) error {
+	if f.lose(value) {
+		return errors.New("the process has died")
+	}
+	return f.keep.Save(ctx, database, value)
+}
+
+// A process that dies between a closing mark and the note that the gap is closed: the
+// next one finds the mark in the log.
+func TestAClosingMarkIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+	stop := published(t, w, "a")
+	pgtest.Exec(t, w.url, "INSERT INTO a SELECT i, 'v' || i FROM generate_series(1, 20) i")
+	w.gapped(stop, "DELETE FROM a WHERE id <= 5")
+	lost := false
+	w.gaps = NewGaps(&forgetful{w.keep, func([]byte) bool { lost = true; return true }})
+	if err := w.gaps.Load(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	r := w.runner()
+	id := start(t, r, Request{Gap: true, Database: "app"}).ID
+	pgtest.Eventually(t, 30*time.Second, "the process dies", func() bool {
+		r.turn(t.Context(), r.job(id))
+		return lost
+	})
+	if len(w.ends()) != 1 {
+		t.Fatalf("closing marks %q", w.ends())
+	}
+	w.gaps = NewGaps(w.keep)
+	again, _ := w.running()
+	awaits(t, again, id, Completed)
+	if ends := w.ends(); len(ends) != 1 || len(w.gaps.List("app")) != 0 {
+		t.Errorf("closing marks %q, open %v", ends, w.gaps.List("app"))
+	}
+	w.same("anybody", "a")
 }
 
 func TestGapsAreKept(t *testing.T) {

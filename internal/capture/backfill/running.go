@@ -32,6 +32,7 @@ type job struct {
 	tries  int // failures since the last success
 	next   time.Time
 	tables map[uint32]publish.TableState // as surveyed; nil: not yet
+	told   bool                          // the closing marks in the log are seen to, see told
 	sweep  *sweep                        // of a repair; nil: deletes were not looked for
 	widest uint64                        // of a repair: the number of the last gap that was taken in
 }
@@ -45,9 +46,14 @@ type work struct {
 	table  int
 	cursor [][]byte
 	again  [][][]byte
-	done   bool    // there is nothing behind cursor
-	tries  int     // at the rows to be read again
-	replay *replay // nil: nothing of the table is in the log beyond cursor
+	done   bool   // there is nothing behind cursor
+	tries  int    // at the rows to be read again
+	looked uint64 // how far the log was searched for changed keys, see moved
+	look   bool   // there may be more of them
+	looks  int    // how often it was
+	// searchTo is the seq up to which it is being searched; 0: it is not.
+	searchTo uint64
+	replay   *replay // nil: nothing of the table is in the log beyond cursor
 
 	rows, overridden uint64 // not yet in the record
 }

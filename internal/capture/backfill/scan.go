@@ -29,6 +29,7 @@ type scan struct {
 	next    uint64         // the next seq to look at
 	tables  map[int]*found // by the place of the table in the job
 	deletes uint64
+	ends    []closingMark
 }
 
 // found is what was sent of one table.
@@ -77,6 +78,9 @@ func (s *scan) through(ctx context.Context, log Log, to uint64) error {
 func (s *scan) look(b *lockstep.Batch) {
 	for number, t := range b.Tables() {
 		kind, place, ok := s.mine(t.Progress)
+		if !ok && t.Progress == "" {
+			s.lookForEnds(b, number)
+		}
 		if !ok {
 			continue
 		}
@@ -99,6 +103,13 @@ func (s *scan) look(b *lockstep.Batch) {
 				f.rows[string(f.last)] = true
 			}
 		}
+	}
+}
+
+// lookForEnds notes the closing marks among the changes of a table, or of all.
+func (s *scan) lookForEnds(b *lockstep.Batch, number int) {
+	for _, i := range b.OfTable(number) {
+		s.end(b.Record(int(i)))
 	}
 }
 

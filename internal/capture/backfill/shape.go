@@ -36,6 +36,7 @@ type keyColumn struct {
 	upTo    string
 	atLeast string
 	class   uint32 // the operator class
+	takes   uint32 // the type that its operators compare
 }
 
 var (
@@ -78,7 +79,7 @@ SELECT x.indexrelid, a.attname, a.atttypid, k.class, coalesce(
       AND m.amoplefttype = o.opcintype
       AND m.amoprighttype = o.opcintype
       AND m.amoppurpose = 's'
-  )
+  ), o.opcintype
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_am am ON am.oid = i.relam AND am.amname = 'btree'
@@ -114,6 +115,7 @@ const (
 	oidOID  = 26
 	boolOID = 16
 	textOID = 25
+	charOID = 18 // "char", which is no char(n)
 )
 
 // readShape reads what a table is. keys are the names of the columns of its key.
@@ -196,7 +198,7 @@ func (s *shape) keyOf(rows [][][]byte, keys []string) []keyColumn {
 	var key []keyColumn
 	for i, row := range rows {
 		operators := strings.Split(string(row[5]), "\x1f")
-		k := keyColumn{name: string(row[1]), typeOID: parseOID(row[2]), class: parseOID(row[3]), collate: string(row[4])}
+		k := keyColumn{name: string(row[1]), typeOID: parseOID(row[2]), class: parseOID(row[3]), collate: string(row[4]), takes: parseOID(row[6])}
 		k.place = slices.IndexFunc(s.columns, func(c publish.Column) bool { return c.Name == k.name })
 		if k.name != keys[i] || k.place < 0 || len(operators) != 5 {
 			return nil

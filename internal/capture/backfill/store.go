@@ -50,6 +50,7 @@ type Position struct {
 	Cursor [][]byte   `json:"cursor,omitempty"` // Postgres text of the last key that was read
 	Again  [][][]byte `json:"again,omitempty"`  // keys of rows to be read again
 	Done   bool       `json:"done,omitempty"`   // there is nothing behind Cursor
+	Looked uint64     `json:"looked,omitempty"` // how far the log was searched for changed keys
 	Gaps   uint64     `json:"gaps,omitempty"`   // the number of the last gap known when reading began
 }
 

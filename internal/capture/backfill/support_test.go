@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +48,13 @@ const orders = "018f0000-0000-7000-8000-000000000001"
 // newWorld makes the tables that ddl says, and captures everything.
 func newWorld(t testing.TB, ddl ...string) *world {
 	t.Helper()
-	w := &world{t: t, url: pgtest.Database(t), people: &people{}, keep: &keep{}}
+	return newWorldAt(t, pgtest.Database(t), ddl...)
+}
+
+// newWorldAt does it in a database of one's own.
+func newWorldAt(t testing.TB, url string, ddl ...string) *world {
+	t.Helper()
+	w := &world{t: t, url: url, people: &people{}, keep: &keep{}}
 	if err := pgdb.Migrate(t.Context(), w.url); err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +208,22 @@ func (w *world) complete(q Request) Job {
 	return awaits(w.t, r, start(w.t, r, q).ID, Completed)
 }
 
+// alone gives pages one after the other to an Interleaver's Interleave.
+func alone(ctx context.Context, to Interleaver, oid uint32, read func(context.Context, uint64) (wal.Page, error), placed func(wal.Interleaved) error) error {
+	for {
+		result, err := to.Interleave(ctx, oid, read)
+		if errors.Is(err, wal.ErrNoPage) {
+			return nil
+		}
+		if err == nil {
+			err = placed(result)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // caughtUp waits until the log has everything committed so far: what lies before a
 // low watermark does.
 func (w *world) caughtUp() {
@@ -248,6 +271,7 @@ func (w *world) reads(consumer, table string) map[string]int {
 func (w *world) view(consumer, table string) map[string]map[string]string {
 	w.t.Helper()
 	rows := map[string]map[string]string{}
+	var deleted map[string]string // by the change before
 	w.records(func(r lockstep.Record) {
 		t := r.Table()
 		if t.Name != table || t.Consumer != "" && t.Consumer != consumer {
@@ -258,11 +282,16 @@ func (w *world) view(consumer, table string) map[string]map[string]string {
 		case lockstep.Truncate:
 			clear(rows)
 		case lockstep.Delete:
+			deleted = rows[key]
 			delete(rows, key)
 		case lockstep.Gap:
 		default:
 			if rows[key] == nil || r.Action() != lockstep.Update {
 				rows[key] = map[string]string{}
+			}
+			if r.Action() == lockstep.Insert && bytes.Contains(r.Extra(), []byte(`"unchanged"`)) {
+				// A changed key: the row is the one that was deleted just before.
+				maps.Copy(rows[key], deleted)
 			}
 			for column, value := range decode(w.t, r.Row()) {
 				rows[key][column] = value

@@ -252,7 +252,7 @@ func (r *Runner) deletes(ctx context.Context, j *job, source *Source, at int, al
 			p.fault = err
 			return page, err
 		})
-		if p.fault != nil && err != nil {
+		if p.fault != nil && err != nil && !errors.Is(err, lockstep.ErrUnavailable) {
 			err = p.fault
 		}
 	}

@@ -32,7 +32,7 @@ func (r *Runner) turn(ctx context.Context, j *job) bool {
 		return true
 	}
 	// Whatever went wrong, a page may be on its way.
-	j.unsure, j.work, j.scan = true, nil, nil
+	j.unsure, j.work, j.scan, j.told = true, nil, nil, false
 	if turning.Err() == nil {
 		r.postpone(ctx, j, err)
 	}
@@ -106,7 +106,7 @@ func (r *Runner) step(ctx context.Context, j *job) error {
 	at := j.current()
 	switch {
 	case at >= 0:
-		return r.page(ctx, j, &source, c, at)
+		return r.table(ctx, j, &source, c, at)
 	case j.rec.Gap:
 		return r.finishRepair(ctx, j, &source)
 	}

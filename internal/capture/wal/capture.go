@@ -63,8 +63,10 @@ type Config struct {
 	// Gap is called before a gap is written into the log, and must have noted it
 	// durably when it returns nil. It may be called again for the same gap. An error
 	// ends the connection, and the gap is tried again. Default: nobody is told.
-	Gap    func(context.Context, Gap) error
-	Logger *slog.Logger
+	Gap func(context.Context, Gap) error
+	// Witness remembers outside of the log that it was in use. Default: nobody does.
+	Witness Witness
+	Logger  *slog.Logger
 	// Observe is called after each batch with changes has reached the disk, from
 	// the log's goroutine. It must not block.
 	Observe func(Durable)
@@ -94,7 +96,7 @@ type tuning struct {
 	idle     time.Duration // see idleMark
 	blockers time.Duration // between reports of what a new slot waits for
 	poll     time.Duration // between looks at the slot
-	leaving  time.Duration // how long a server that shuts down may wait for us
+	leaving  time.Duration // how long a server that wants to end our connection may wait for us
 	longest  time.Duration // between attempts to connect
 	visible  time.Duration // how long a page waits for transactions that are not visible yet
 	notes    int           // see maxNotes
@@ -118,12 +120,15 @@ type Capture struct {
 	remembered bool   // see rememberWaiting
 	owed       string // reason of a gap that was found and that the log does not have yet
 
+	truncations truncations // outlives connections
+
 	pagePrefix string        // of watermarks, with its secret
 	settling   *settling     // outlives connections
 	turn       chan struct{} // full while somebody uses a window
 
 	mu      sync.Mutex // guards what follows
 	budget  budget
+	ending  bool // see slotLook
 	status  Status
 	live    *session
 	lost    string // why the last connection ended; empty: there was none
@@ -304,13 +309,13 @@ func (c *Capture) newSession(w *wire, mark lockstep.Mark) *session {
 	b.idle = c.tune.idle
 	d := newDecoder(b, newCatalog(c.pool, c.patterns, value.Options{Int8AsString: c.config.Int8AsString}), mark)
 	d.secret, d.log, d.counts = c.config.JoinSecret, c.log, &c.counts
-	d.pagePrefix, d.settling, d.gap = c.pagePrefix, c.settling, c.tellGap
+	d.pagePrefix, d.settling, d.gap, d.truncations = c.pagePrefix, c.settling, c.tellGap, &c.truncations
 	s := &session{
 		pool: c.pool, over: make(chan struct{}), wire: w, log: c.log, frames: newFrameReader(w.reader, readBuffer), decoder: d, batch: b, flight: f,
 		asked: make(chan struct{}, 1), silence: c.silence, interval: min(answerInterval(w.senderTimeout), max(c.silence/3, 10*time.Millisecond)),
 	}
 	s.received.Store(uint64(mark.EndLSN))
-	s.poll = c.watchSlot
+	s.poll = func(ctx context.Context) error { return c.watchSlot(ctx, s) }
 	return s
 }
 

@@ -36,23 +36,33 @@ func (c *catalog) Encoder(ctx context.Context, oid uint32) (value.Encoder, error
 	return c.types.Encoder(ctx, oid)
 }
 
-// The columns that an index INCLUDEs lie behind the key's. Stored generated columns
-// have no place in the stream.
+// A deferrable primary key is none of the rows' under full identity: two rows may have
+// it at once. The columns that an index INCLUDEs lie behind the key's. Stored
+// generated columns have no place in the stream. pg_partition_tree would wait for
+// whoever locks a partition.
 const readKeys = `
-WITH columns AS (
+WITH RECURSIVE tree AS (
+  SELECT $1::oid AS oid
+  UNION ALL
+  SELECT i.inhrelid
+  FROM pg_catalog.pg_inherits i
+  JOIN tree ON i.inhparent = tree.oid
+  JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND p.relkind = 'p'
+), leaves AS (
+  SELECT COALESCE(bool_or(l.relreplident = 'f'), false) AS somefull, COALESCE(bool_and(l.relreplident = 'f'), true) AS allfull
+  FROM tree
+  JOIN pg_catalog.pg_class l ON l.oid = tree.oid
+  WHERE l.relkind <> 'p'
+), columns AS (
   SELECT attnum, attname::text, (row_number() OVER (ORDER BY attnum) - 1)::int AS place
   FROM pg_catalog.pg_attribute
   WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 )
 SELECT COALESCE(i.indisprimary, false), COALESCE(k.names, '{}'), COALESCE(k.places, '{}'), (SELECT count(*) FROM columns),
-       c.relkind = 'p' AND c.relreplident = 'f' AND EXISTS (
-         SELECT
-         FROM pg_catalog.pg_partition_tree(c.oid) t
-         JOIN pg_catalog.pg_class l ON l.oid = t.relid
-         WHERE t.isleaf AND l.relreplident <> 'f'
-       )
+       c.relreplident = 'f' AND NOT v.allfull, c.relreplident <> 'f' AND v.somefull
 FROM pg_catalog.pg_class c
-LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)
+CROSS JOIN leaves v
+LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND (i.indisprimary AND (i.indimmediate OR c.relreplident <> 'f' AND NOT v.somefull) OR i.indisreplident)
 LEFT JOIN LATERAL (
   SELECT array_agg(a.attname ORDER BY u.n) AS names, array_agg(a.place ORDER BY u.n) AS places
   FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u(attnum, n)
@@ -71,7 +81,7 @@ func (c *catalog) Keys(ctx context.Context, oid uint32) (tableKeys, error) {
 	if err != nil {
 		return keys, fmt.Errorf("read its keys: %w", err)
 	}
-	_, err = pgx.ForEachRow(rows, []any{&primary, &key.Names, &key.Places, &keys.Columns, &keys.PartlyFull}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&primary, &key.Names, &key.Places, &keys.Columns, &keys.PartlyFull, &keys.FullBelow}, func() error {
 		if primary {
 			keys.Primary = key
 		} else {

@@ -79,6 +79,7 @@ func (w *wire) config(url, applicationName string) (*pgconn.Config, error) {
 		"extra_float_digits": "3",
 		"bytea_output":       "hex",
 		"statement_timeout":  "0",
+		"search_path":        "pg_catalog", // regclass and its like name what lies elsewhere with the schema
 	})
 	config.DialFunc = dialer().DialContext
 	config.BuildFrontend = func(r io.Reader, out io.Writer) *pgproto3.Frontend {
@@ -126,6 +127,20 @@ func (w *wire) identify(ctx context.Context) error {
 		return fmt.Errorf("wal_sender_timeout is %q: %w", row[0], err)
 	}
 	w.senderTimeout = time.Duration(ms) * time.Millisecond
+	return w.unchecked(ctx)
+}
+
+// unchecked asks for values as they are where the database does not know what their
+// bytes mean. The walsender would check that they are UTF-8, and end with the first
+// that is not, again and again.
+func (w *wire) unchecked(ctx context.Context) error {
+	const raw = "SQL_ASCII"
+	if w.pg.ParameterStatus("server_encoding") != raw {
+		return nil
+	}
+	if _, err := w.pg.Exec(ctx, "SET client_encoding = '"+raw+"'").ReadAll(); err != nil {
+		return explain("ask for bytes as they are", err)
+	}
 	return nil
 }
 

@@ -31,6 +31,8 @@ type decoder struct {
 	counts   *counters
 	gap      func(context.Context, Gap) error // before a gap is written; nil: nobody asks
 
+	truncations *truncations
+
 	settling   *settling
 	pagePrefix string                 // of watermarks, with its secret
 	windows    atomic.Pointer[window] // which is waited for; nil: none
@@ -57,7 +59,7 @@ type transaction struct {
 func newDecoder(out *batch, source relationSource, resume lockstep.Mark) *decoder {
 	return &decoder{
 		out: out, resume: resume, relation: source, log: slog.New(slog.DiscardHandler), counts: &counters{},
-		settling: newSettling(), relations: map[uint32]*relation{},
+		settling: newSettling(), truncations: &truncations{}, relations: map[uint32]*relation{},
 	}
 }
 
@@ -168,11 +170,11 @@ func (d *decoder) change(ctx context.Context, kind byte, body []byte) error {
 		return fmt.Errorf("message %q outside of a transaction: %w", kind, errDamaged)
 	}
 	d.tx.ordinal++
-	if d.tx.ordinal <= d.tx.skipTo {
-		return nil
-	}
 	if kind == 'T' {
 		return d.truncate(ctx, body)
+	}
+	if d.tx.ordinal <= d.tx.skipTo {
+		return nil
 	}
 	if len(body) < 5 {
 		return fmt.Errorf("message %q of %d bytes: %w", kind, len(body), errDamaged)
@@ -200,7 +202,8 @@ func (d *decoder) change(ctx context.Context, kind byte, body []byte) error {
 	return d.out.ended(ctx)
 }
 
-// truncate makes one change for each table that was emptied, in their order.
+// truncate makes one change for each table that was emptied, in their order. It is
+// remembered also when the log has it: a gap that it explains may come after.
 func (d *decoder) truncate(ctx context.Context, body []byte) error {
 	if len(body) < 5 {
 		return fmt.Errorf("truncate of %d bytes: %w", len(body), errDamaged)
@@ -211,6 +214,10 @@ func (d *decoder) truncate(ctx context.Context, body []byte) error {
 	}
 	for ; len(oids) > 0; oids = oids[4:] {
 		oid := binary.BigEndian.Uint32(oids)
+		d.truncations.met(oid, d.tx.tx.XID)
+		if d.tx.ordinal <= d.tx.skipTo {
+			continue
+		}
 		r := d.relations[oid]
 		if r == nil {
 			return fmt.Errorf("truncate of the table with oid %d, which was not described: %w", oid, errDamaged)

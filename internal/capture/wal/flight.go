@@ -14,6 +14,7 @@ import (
 type flight struct {
 	count   atomic.Int64  // batches not yet on disk
 	durable atomic.Uint64 // EndLSN of the last batch on disk
+	last    atomic.Int64  // when it got there, Unix nanoseconds; 0: none yet
 	landed  chan struct{} // holds a token after a landing; for the flusher
 	moved   chan struct{} // the same; for whoever answers Postgres
 	counts  *counters
@@ -104,6 +105,7 @@ func (l *landing) account() {
 	if uint64(l.end) > f.durable.Load() {
 		f.durable.Store(uint64(l.end))
 	}
+	f.last.Store(time.Now().UnixNano())
 	f.counts.marks.Add(1)
 	f.counts.changes.Add(uint64(l.changes))
 	f.counts.transactions.Add(uint64(l.transactions))

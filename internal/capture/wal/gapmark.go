@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"lockstep"
+	"lockstep/internal/capture/publish"
 	"lockstep/internal/obs"
 )
 
@@ -16,6 +17,8 @@ type Gap struct {
 	Tables []lockstep.Table // which may lack changes; none: every table
 	From   lockstep.LSN     // the last position known to be before it; 0: not known
 	To     lockstep.LSN     // changes flow again from here
+	// Details say for people what happened to a table, by its OID. Some may lack.
+	Details map[uint32]string
 }
 
 // GapEnd says how the repair of a gap went.
@@ -27,23 +30,13 @@ type GapEnd struct {
 	Unrepaired     []string // tables that could not be repaired, with the reason
 }
 
-// GapMessage is the content of a logical message with prefix publish.GapPrefix +
-// secret. An empty content stands for every table.
-type GapMessage struct {
-	Reason string     `json:"reason"`
-	Tables []GapTable `json:"tables"` // none: every table
-}
-
-// GapTable names one table of a GapMessage.
-type GapTable struct {
-	OID    uint32 `json:"oid"`
-	Schema string `json:"schema"`
-	Name   string `json:"name"`
-}
-
-// appendGapStart appends the gap as a fragment of metadata.
-func appendGapStart(dst []byte, g Gap) []byte {
-	return append(appendGap(dst, "start", g), '}')
+// appendGapStart appends the gap as a fragment of metadata. The detail may be empty.
+func appendGapStart(dst []byte, g Gap, detail string) []byte {
+	dst = appendGap(dst, "start", g)
+	if detail != "" {
+		dst = lockstep.AppendJSONString(append(dst, `,"detail":`...), detail)
+	}
+	return append(dst, '}')
 }
 
 // appendGapEnd appends the end of the gap as a fragment of metadata.
@@ -97,15 +90,16 @@ func (c *Capture) tellGap(ctx context.Context, g Gap) error {
 	return nil
 }
 
-// foundGap handles a gap that package publish found.
+// foundGap handles a gap that package publish found. Empty content stands for every
+// table.
 func (d *decoder) foundGap(ctx context.Context, content []byte) error {
-	var m GapMessage
+	var m publish.GapMessage
 	if json.Unmarshal(content, &m) != nil || m.Reason == "" {
-		m = GapMessage{Reason: gapRebuilt, Tables: m.Tables}
+		m = publish.GapMessage{Reason: gapRebuilt, Tables: m.Tables}
 	}
-	g := Gap{Reason: m.Reason}
+	g := Gap{Reason: m.Reason, Details: map[uint32]string{}}
 	for _, t := range m.Tables {
-		if !d.relation.Wanted(t.Schema, t.Name) {
+		if !d.relation.Wanted(t.Schema, t.Name) || d.truncations.explain(t) {
 			continue
 		}
 		table := lockstep.Table{OID: t.OID, Schema: t.Schema, Name: t.Name, Key: lockstep.KeyRow}
@@ -113,6 +107,9 @@ func (d *decoder) foundGap(ctx context.Context, content []byte) error {
 			table.Key = known.table.Key
 		}
 		g.Tables = append(g.Tables, table)
+		if t.Detail != "" {
+			g.Details[t.OID] = t.Detail
+		}
 	}
 	if len(m.Tables) > 0 && len(g.Tables) == 0 {
 		return nil
@@ -132,9 +129,8 @@ func (d *decoder) writeGap(ctx context.Context, g Gap) error {
 			return err
 		}
 	}
-	extra := appendGapStart(nil, g)
 	for _, r := range d.gapRelations(g.Tables) {
-		d.emitWhole(r, lockstep.Gap, extra)
+		d.emitWhole(r, lockstep.Gap, appendGapStart(nil, g, g.Details[r.table.OID]))
 	}
 	return d.out.ended(ctx)
 }

@@ -2,10 +2,9 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 
 	"lockstep"
 	"lockstep/internal/obs"
@@ -25,17 +24,59 @@ import (
 //     It returns when they are on disk.
 //
 // TRUNCATE, or a gap of the table, that the snapshot did not see overrides all rows.
-// One page is on its way at a time; calls take turns. Call it from any goroutine.
+// Calls take turns. Call it from any goroutine.
 //
 // An error that wraps [lockstep.ErrUnavailable] says to try again: capture does not
 // stream, its connection broke (then the page is in the log as a whole or not at all;
 // its Progress tells), or the page could not be placed and nothing of it was written.
-// An error of read is returned as it is, with nothing written. A page that makes no
-// sense is [lockstep.ErrInvalid].
+// An error of read is returned as it is, with nothing written, unless the connection
+// has ended. A page that makes no sense is [lockstep.ErrInvalid].
 func (c *Capture) Interleave(ctx context.Context, oid uint32, read func(ctx context.Context, low uint64) (Page, error)) (Interleaved, error) {
-	w := c.newWindow(oid)
 	var result Interleaved
 	var unread error
+	asked := false
+	err := c.interleave(ctx, newWindow(oid, c.tune.notes, 1), pageRun{
+		read: func(ctx context.Context, low uint64) (page Page, err error) {
+			if asked {
+				return Page{}, ErrNoPage
+			}
+			asked = true
+			page, unread = read(ctx, low)
+			return page, unread
+		},
+		placed: func(r Interleaved) error { result = r; return nil },
+	})
+	if err == nil {
+		err = unread // as it may be that there is no page
+	}
+	if err != nil {
+		return Interleaved{}, err
+	}
+	return result, nil
+}
+
+// InterleaveEach does what [Capture.Interleave] does for page after page of the table,
+// until read returns [ErrNoPage]: a page is read while those before it are on their way.
+// There are at most three of them at a time, with the one that is being read, and they
+// lie in the log in the order in which they were read. placed is told what became of
+// each page, in that order, when it is on disk. Calls of read and placed do not overlap.
+//
+// Only the first page may be without a Snapshot. The seq that read is called with is
+// that of the last change before the first page. Others who want a place in the stream
+// wait until InterleaveEach returns.
+//
+// When read returns another error, the pages before are waited for and the error is
+// returned as it is; one of placed ends everything at once. After any error, pages
+// that placed was not told of may be in the log, also behind one that is not.
+func (c *Capture) InterleaveEach(ctx context.Context, oid uint32, read func(ctx context.Context, low uint64) (Page, error), placed func(Interleaved) error) error {
+	return c.interleave(ctx, newWindow(oid, c.tune.notes, 2), pageRun{read: read, placed: placed})
+}
+
+// ownError is what the caller's functions returned. Where the connection ended, that
+// is the error instead: whatever failed, failed because of it.
+type ownError struct{ error }
+
+func (c *Capture) interleave(ctx context.Context, w *window, p pageRun) error {
 	err := c.atWindow(ctx, w, func(ctx context.Context, s *session) error {
 		low, err := s.awaitLow(ctx, w)
 		if err != nil {
@@ -44,28 +85,20 @@ func (c *Capture) Interleave(ctx context.Context, oid uint32, read func(ctx cont
 		if err := c.awaitVisible(ctx, s, low); err != nil {
 			return err
 		}
-		page, err := read(ctx, low.seq)
-		if err != nil {
-			unread = err
-			return nil
+		p.capture, p.session, p.window = c, s, w
+		own, err := p.run(ctx, low.seq)
+		if own != nil {
+			return ownError{own}
 		}
-		if err := c.checkPage(&page, oid); err != nil {
-			return err
-		}
-		result, err = s.awaitHigh(ctx, w, writePage(page))
 		return err
 	})
-	if unread != nil {
-		return Interleaved{}, unread
+	if own, ok := errors.AsType[ownError](err); ok {
+		return own.error
 	}
 	if err != nil {
-		return Interleaved{}, fmt.Errorf("interleave a page of the table with oid %d of database %q: %w", oid, c.config.Database, err)
+		return fmt.Errorf("interleave pages of the table with oid %d of database %q: %w", w.oid, c.config.Database, err)
 	}
-	return result, nil
-}
-
-func (c *Capture) newWindow(oid uint32) *window {
-	return &window{id: uuid.NewString(), oid: oid, limit: c.tune.notes, low: make(chan lowMark, 1), high: make(chan windowOutcome, 1)}
+	return nil
 }
 
 func (c *Capture) checkPage(page *Page, oid uint32) error {
@@ -147,8 +180,9 @@ func (s *session) awaitLow(ctx context.Context, w *window) (lowMark, error) {
 	}
 }
 
+// awaitHigh writes what is to be written at a high watermark of its own.
 func (s *session) awaitHigh(ctx context.Context, w *window, write windowWrite) (Interleaved, error) {
-	w.write.Store(&write)
+	w.writes <- write
 	if err := s.emit(ctx, w, markHigh); err != nil {
 		return Interleaved{}, err
 	}
@@ -244,7 +278,7 @@ func (c *Capture) EndGap(ctx context.Context, end GapEnd) (seq uint64, err error
 	if end.Reason == "" {
 		return 0, fmt.Errorf("end a gap of database %q without a reason: %w", c.config.Database, lockstep.ErrInvalid)
 	}
-	w := c.newWindow(0)
+	w := newWindow(0, 0, 1)
 	var result Interleaved
 	err = c.atWindow(ctx, w, func(ctx context.Context, s *session) error {
 		result, err = s.awaitHigh(ctx, w, writeGapEnd(end))
@@ -258,7 +292,7 @@ func (c *Capture) EndGap(ctx context.Context, end GapEnd) (seq uint64, err error
 
 func writeGapEnd(end GapEnd) windowWrite {
 	extra := appendGapEnd(nil, end)
-	return func(_ context.Context, d *decoder, _ *window) (Interleaved, error) {
+	return func(_ context.Context, d *decoder, _ *span) (Interleaved, error) {
 		for _, r := range d.gapRelations(end.Tables) {
 			d.emitWhole(r, lockstep.Gap, extra)
 		}

@@ -21,6 +21,7 @@ type memoryLog struct {
 	next    uint64        // seq of the next change appended
 	waiting []appended    // not durable yet
 	stopped bool          // the disk takes nothing
+	room    int           // batches until it does so by itself; 0: never
 	failed  error
 	closed  bool
 	budget  int // batches on their way before Append blocks
@@ -70,6 +71,9 @@ func (l *memoryLog) land() {
 		if err == nil {
 			l.batches = append(l.batches, a.batch)
 			l.last = a.batch.Mark
+			if l.room--; l.room == 0 {
+				l.stopped = true
+			}
 		}
 		l.landing = true
 		l.mu.Unlock()

@@ -64,6 +64,8 @@ type tableKeys struct {
 	// PartlyFull: the table is partitioned, has full identity itself, and has a
 	// partition that has not.
 	PartlyFull bool
+	// FullBelow: it has not, and has a partition that has.
+	FullBelow bool
 }
 
 // tableKey is a key's columns in the order of its index: their names, and their
@@ -114,6 +116,9 @@ func (d *decoder) complete(ctx context.Context, r, known *relation) error {
 	}
 	kind, columns := r.chooseKey(keys, known)
 	r.oldIsKey = keys.PartlyFull && r.identity == identityFull
+	if keys.FullBelow && kind == lockstep.KeyRow {
+		r.identity = identityFull // its rows are updated, too
+	}
 	r.setKey(kind, columns)
 	// A table's pointer changes only when something changed: a batch names each
 	// pointer once.

@@ -153,6 +153,37 @@ func TestEqualRowsWithoutAKeyAreOneEventEach(t *testing.T) {
 	equal(t, h, []uint64{h[0], h[0], h[0], h[0]}) // an update joins two identities: one order for all
 }
 
+// Two rows may have a deferrable key at once, so it is none.
+func TestDeferrableKeyIsNoKeyUnderFullIdentity(t *testing.T) {
+	t.Parallel()
+	log := captured(t, []string{"CREATE TABLE a (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text)", "ALTER TABLE a REPLICA IDENTITY FULL"}, []string{"a"},
+		"INSERT INTO a VALUES (1, 'x'), (2, 'y')", "UPDATE a SET id = 3 - id")
+	equal(t, log.changes(t), []seen{
+		{Action: "insert", Table: "public.a", Row: `{"id":1,"v":"x"}`, PKs: `[]`, OldKnown: true},
+		{Action: "insert", Table: "public.a", Row: `{"id":2,"v":"y"}`, PKs: `[]`, OldKnown: true},
+		{Action: "update", Table: "public.a", Row: `{"id":2,"v":"x"}`, Changes: `{"id":1}`, PKs: `[]`, OldKnown: true},
+		{Action: "update", Table: "public.a", Row: `{"id":1,"v":"y"}`, Changes: `{"id":2}`, PKs: `[]`, OldKnown: true},
+	})
+}
+
+// Postgres tells the root's identity, and calls the partition's whole old row a key.
+func TestFullPartitionsUnderARootThatIsNot(t *testing.T) {
+	t.Parallel()
+	log := captured(t, []string{
+		"CREATE TABLE a (id int, v text) PARTITION BY RANGE (id)", "CREATE TABLE a1 PARTITION OF a DEFAULT", "ALTER TABLE a1 REPLICA IDENTITY FULL",
+		"CREATE TABLE b (id int PRIMARY KEY DEFERRABLE) PARTITION BY RANGE (id)", "CREATE TABLE b1 PARTITION OF b DEFAULT", "ALTER TABLE b1 REPLICA IDENTITY FULL",
+	}, []string{"a", "b"},
+		"INSERT INTO a VALUES (1, 'x'), (2, 'y')", "UPDATE a SET v = 'z'", "INSERT INTO b VALUES (1)", "UPDATE b SET id = 2")
+	equal(t, log.changes(t)[2:], []seen{
+		{Action: "update", Table: "public.a", Row: `{"id":1,"v":"z"}`, PKs: `[]`},
+		{Action: "update", Table: "public.a", Row: `{"id":2,"v":"z"}`, PKs: `[]`},
+		{Action: "insert", Table: "public.b", Row: `{"id":1}`, PKs: `[]`, OldKnown: true},
+		{Action: "update", Table: "public.b", Row: `{"id":2}`, PKs: `[]`},
+	})
+	h := hashes(t, log)
+	equal(t, h, []uint64{h[0], h[0], h[0], h[0], h[4], h[4]}) // an update joins two identities
+}
+
 // W30
 func TestKeyIsInTheOrderOfItsIndex(t *testing.T) {
 	t.Parallel()
@@ -235,14 +266,33 @@ func TestSettingsOfTheDatabaseDoNotReachTheValues(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	name := pgtest.Query(t, url, "SELECT quote_ident(current_database())")[0][0]
-	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY, t timestamptz, i interval, f float8, b bytea)",
-		"ALTER DATABASE "+name+" SET DateStyle = 'German'", "ALTER DATABASE "+name+" SET IntervalStyle = 'iso_8601'",
+	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY, t timestamptz, i interval, f float8, b bytea, c regclass, d regclass)",
+		"ALTER DATABASE "+name+" SET search_path = public, information_schema", "ALTER DATABASE "+name+" SET DateStyle = 'German'", "ALTER DATABASE "+name+" SET IntervalStyle = 'iso_8601'",
 		"ALTER DATABASE "+name+" SET TimeZone = 'Asia/Tokyo'", "ALTER DATABASE "+name+" SET extra_float_digits = -10",
 		"ALTER DATABASE "+name+" SET bytea_output = 'escape'")
 	publishTables(t, url, "a")
 	log := newMemoryLog(t)
 	r := begin(t, url, log)
-	pgtest.Exec(t, url, `INSERT INTO a VALUES (1, '2026-11-21 10:00:00.5+00', '1 day 02:00', 0.1234567890123456, '\x00ff')`)
+	pgtest.Exec(t, url, `INSERT INTO a VALUES (1, '2026-11-21 10:00:00.5+00', '1 day 02:00', 0.1234567890123456, '\x00ff', 'public.a', 'pg_catalog.pg_class')`)
 	r.caughtUp()
-	equal(t, log.rows(t), []string{`insert {"id":1,"t":"2026-11-21T10:00:00.500000Z","i":"1 day 02:00:00","f":0.1234567890123456,"b":"AP8="}`})
+	equal(t, log.rows(t), []string{`insert {"id":1,"t":"2026-11-21T10:00:00.500000Z","i":"1 day 02:00:00","f":0.1234567890123456,"b":"AP8=","c":"public.a","d":"pg_class"}`})
+}
+
+// A database that does not know what its bytes mean: a value that is no text goes out
+// with U+FFFD and is named, and stops nothing.
+func TestBytesThatAreNoText(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Cluster(t, nil)
+	pgtest.Exec(t, c.URL("postgres"), "CREATE DATABASE raw ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	url := c.URL("raw")
+	pgtest.Exec(t, url, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+	publishTables(t, url, "a")
+	log := newMemoryLog(t)
+	r := begin(t, url, log, func(c *Config, _ *tuning) { c.Slot = "s" })
+	pgtest.Exec(t, url, `INSERT INTO a VALUES (1, E'a\xff\xc3b')`, "INSERT INTO a VALUES (2, 'é')")
+	r.caughtUp()
+	equal(t, log.changes(t), []seen{
+		{Action: "insert", Table: "public.a", Row: `{"id":1,"v":"a��b"}`, PKs: `["1"]`, Extra: `,"invalid_utf8":["v"]`, OldKnown: true},
+		{Action: "insert", Table: "public.a", Row: `{"id":2,"v":"é"}`, PKs: `["2"]`, OldKnown: true},
+	})
 }

@@ -27,6 +27,7 @@ var (
 	errServerEnded = errors.New("the server ended replication")
 	errSilent      = errors.New("the server has not answered; the connection is taken for dead")
 	errLeaving     = errors.New("the server is shutting down and waits for nothing but this connection")
+	errHeldUp      = errors.New("the stream's disk takes nothing, and Postgres wants to end this connection, which it cannot while nobody reads it")
 )
 
 // session is one connection's stream. Its goroutines meet in batch (under its
@@ -46,6 +47,7 @@ type session struct {
 	received atomic.Uint64 // how far Postgres has sent
 	position atomic.Uint64 // where Postgres is, which may be far before what it sends
 	waiting  atomic.Int64  // since when the reader waits for the socket, Unix nanoseconds; 0: it does not
+	working  atomic.Int64  // since when it is busy with what it read instead, or waits for the log; 0: it is not
 	asked    chan struct{} // holds a token when Postgres wants an answer at once
 	silence  time.Duration // how long a living server can be silent
 	interval time.Duration // between answers to Postgres
@@ -95,9 +97,12 @@ func (s *session) read(ctx context.Context) error {
 			return err
 		}
 		began := time.Now()
+		s.working.Store(0)
 		s.waiting.Store(began.UnixNano())
 		n, err := s.frames.fill()
+		read := time.Now()
 		s.waiting.Store(0)
+		s.working.Store(read.UnixNano())
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -107,10 +112,20 @@ func (s *session) read(ctx context.Context) error {
 			}
 			return fmt.Errorf("read the replication stream: %w", err)
 		}
-		if wait := s.pacer.read(n, time.Since(began)); wait > 0 {
+		if wait := s.pacer.read(n, read.Sub(began)); wait > 0 {
 			doze(wait)
 		}
 	}
+}
+
+// heldUp returns for how long nobody has read from the socket because the log takes
+// nothing. A walsender that is to end then waits for us to read its last words.
+func (s *session) heldUp() time.Duration {
+	since := s.working.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, max(since, s.flight.last.Load())))
 }
 
 // consume decodes every complete frame that was read, then hands over what is due.

@@ -19,12 +19,15 @@ type slot struct {
 	confirmed                   lockstep.LSN // 0 for a slot that is lost
 	pid                         int32        // of the walsender that reads it; 0: nobody
 	reader                      string       // that walsender's application_name
+	decoded                     bool         // somebody has read changes from it; false also when the server has forgotten
 }
 
 const readSlot = `
 SELECT COALESCE(s.plugin::text, ''), COALESCE(s.database::text, ''), COALESCE(s.wal_status, ''),
-       COALESCE(s.confirmed_flush_lsn, '0/0')::text, COALESCE(s.active_pid, 0), COALESCE(a.application_name, '')
+       COALESCE(s.confirmed_flush_lsn, '0/0')::text, COALESCE(s.active_pid, 0), COALESCE(a.application_name, ''),
+       COALESCE(d.total_txns > 0, false)
 FROM pg_catalog.pg_replication_slots s
+LEFT JOIN pg_catalog.pg_stat_replication_slots d ON d.slot_name = s.slot_name
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
 WHERE s.slot_name = $1::text`
 
@@ -32,7 +35,7 @@ WHERE s.slot_name = $1::text`
 func (c *Capture) findSlot(ctx context.Context) (*slot, error) {
 	var s slot
 	var confirmed string
-	err := c.pool.QueryRow(ctx, readSlot, c.config.Slot).Scan(&s.plugin, &s.database, &s.walStatus, &confirmed, &s.pid, &s.reader)
+	err := c.pool.QueryRow(ctx, readSlot, c.config.Slot).Scan(&s.plugin, &s.database, &s.walStatus, &confirmed, &s.pid, &s.reader, &s.decoded)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

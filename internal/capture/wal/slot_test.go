@@ -180,6 +180,7 @@ func TestGapIsOwedUntilItIsWritten(t *testing.T) {
 		{"written, and lost again", gapSlotLost, written, nil, 1, gapSlotLost},
 		{"promoted meanwhile", gapSlotLost, before, &slot{confirmed: 200}, 2, gapFailover},
 		{"an empty log", gapBudget, lockstep.Mark{}, nil, 1, gapNone},
+		{"an empty log that was lost", gapStreamLost, lockstep.Mark{}, &slot{confirmed: 200}, 1, gapStreamLost},
 	} {
 		capture := &Capture{owed: c.owed}
 		if got := capture.gapReason(c.mark, c.slot, c.line); got != c.want {

@@ -151,15 +151,23 @@ func (c *Capture) streamed() {
 const readSlotStatus = `
 SELECT COALESCE(s.wal_status, ''), COALESCE(s.safe_wal_size, -1), COALESCE(pg_wal_lsn_diff(here, s.restart_lsn), 0)::bigint, here::text,
        COALESCE(s.confirmed_flush_lsn, '0/0')::text, pg_current_snapshot()::text, s.slot_name IS NOT NULL,
-       a.pid IS NOT NULL AND COALESCE(a.wait_event_type, 'IO') = 'IO'
+       a.pid IS NOT NULL AND COALESCE(a.wait_event_type, 'IO') = 'IO', COALESCE(a.wait_event, '') = 'ClientWrite'
 FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server
 LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1::text
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid`
 
 // watchSlot looks at the slot every now and then until ctx ends. It also notices
-// that the server is shutting down: a walsender holds the shutdown up until its
-// client has everything on disk, and ours may be a disk that is full.
-func (c *Capture) watchSlot(ctx context.Context) error {
+// when Postgres waits for us, whose disk may be full or hang:
+//
+//   - The server is shutting down: a walsender holds that up until its client has
+//     everything on disk.
+//   - Postgres ends our walsender, which is stuck in sending its last words. The
+//     checkpointer does that before it takes the slot's WAL away, and waits for the
+//     walsender's end: no checkpoint comes to an end meanwhile. So do DROP DATABASE
+//     and replay on a standby.
+//
+// wal_sender_timeout does not help there, for we go on answering.
+func (c *Capture) watchSlot(ctx context.Context, s *session) error {
 	tick := time.NewTicker(c.tune.poll)
 	defer tick.Stop()
 	var leaving <-chan time.Time
@@ -172,6 +180,10 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 		} else if err != nil && ctx.Err() == nil {
 			c.log.DebugContext(ctx, "look at the slot", obs.KeyError, err)
 		}
+		// Not knowing counts as being waited for: the way back costs little.
+		if s.heldUp() >= c.tune.leaving && (err != nil || c.unwelcome()) {
+			return errHeldUp
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -182,10 +194,18 @@ func (c *Capture) watchSlot(ctx context.Context) error {
 	}
 }
 
+// unwelcome reports whether Postgres ends our connection, or is about to.
+func (c *Capture) unwelcome() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending || c.status.Slot.WALStatus == "unreserved"
+}
+
 // slotLook is what one look at the server shows.
 type slotLook struct {
 	slot     Slot
 	there    bool // the slot
+	ending   bool // its walsender waits until we take what it says last: while it streams it waits otherwise
 	end      lockstep.LSN
 	at       progress
 	snapshot Snapshot
@@ -202,7 +222,7 @@ func (c *Capture) lookAtSlot(ctx context.Context) error {
 	c.settling.seen(look.snapshot)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.status.Slot, c.status.ServerEnd, c.status.OldestTransaction = look.slot, look.end, look.old
+	c.status.Slot, c.status.ServerEnd, c.status.OldestTransaction, c.ending = look.slot, look.end, look.old, look.ending
 	c.warn(ctx)
 	if !look.there {
 		return fmt.Errorf("slot %s is gone", c.config.Slot)
@@ -213,7 +233,7 @@ func (c *Capture) lookAtSlot(ctx context.Context) error {
 func (c *Capture) takeLook(ctx context.Context) (l slotLook, err error) {
 	var end, confirmed, visible string
 	if err = c.pool.QueryRow(ctx, readSlotStatus, c.config.Slot).Scan(&l.slot.WALStatus, &l.slot.SafeBytes, &l.slot.RetainedBytes,
-		&end, &confirmed, &visible, &l.there, &l.at.busy); err != nil {
+		&end, &confirmed, &visible, &l.there, &l.at.busy, &l.ending); err != nil {
 		return l, err
 	}
 	if l.end, err = lockstep.ParseLSN(end); err != nil {

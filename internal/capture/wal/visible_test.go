@@ -263,63 +263,90 @@ func statement(random *rand.Rand, n int) string {
 	return "TRUNCATE w"
 }
 
-// backfill reads the table in pages by key, and again what has to be.
+// backfill reads the table in pages by key, some of them one after the other while
+// others are on their way, and again what has to be.
 func backfill(r *running, reader *pageReader, random *rand.Rand) error {
-	read := func(where string) (Page, Interleaved, error) {
-		for {
-			var page Page
-			got, err := r.Interleave(r.t.Context(), reader.table.OID, func(ctx context.Context, _ uint64) (_ Page, err error) {
-				page, err = reader.read(ctx, where)
-				if n := page.rows(); n > 0 && random.IntN(3) == 0 {
-					// Whatever the writers do, one row that was read changes behind it.
-					pgtest.Exec(r.t, r.url, fmt.Sprintf("UPDATE w SET v = -1 WHERE (b, a) = %s", keyOf(page, random.IntN(n))))
-				}
-				return page, err
-			})
-			if !errors.Is(err, lockstep.ErrUnavailable) {
-				return page, got, err
+	last, end := "('', -1)", false
+	for !end {
+		next, again, err := stride(r, reader, random, last, &end)
+		if err != nil && !errors.Is(err, lockstep.ErrUnavailable) {
+			return err
+		}
+		end = end && err == nil
+		last = next
+		for len(again) > 0 {
+			if again, err = rereading(r, reader, random, again); err != nil {
+				return err
 			}
 		}
 	}
-	last := "('', -1)"
-	for {
+	return nil
+}
+
+// stride reads pages behind a key. It returns the key up to which they were placed, and
+// the keys of those rows that are to be read again.
+func stride(r *running, reader *pageReader, random *rand.Rand, last string, end *bool) (next string, again []string, err error) {
+	var flying []Page
+	next = last
+	ended := false
+	err = r.InterleaveEach(r.t.Context(), reader.table.OID, func(ctx context.Context, _ uint64) (Page, error) {
+		if ended || random.IntN(6) == 0 {
+			return Page{}, ErrNoPage
+		}
 		limit := 5 + random.IntN(40)
-		page, got, err := read(fmt.Sprintf("WHERE (b, a) > %s ORDER BY b, a LIMIT %d", last, limit))
+		page, err := reader.read(ctx, fmt.Sprintf("WHERE (b, a) > %s ORDER BY b, a LIMIT %d", last, limit))
 		if err != nil {
-			return err
+			return page, err
 		}
-		for len(got.Again) > 0 {
-			var keys []string
-			for _, i := range got.Again {
-				keys = append(keys, keyOf(page, i))
-			}
-			again, result, err := read("WHERE (b, a) IN (" + strings.Join(keys, ", ") + ")")
-			if err != nil {
-				return err
-			}
-			got.Again = nil
-			for _, i := range result.Again {
-				got.Again = append(got.Again, indexOf(page, again, i))
-			}
+		disturb(r, page, random)
+		if ended = page.rows() < limit; !ended {
+			last = keyOf(page, page.rows()-1)
 		}
-		if page.rows() < limit {
-			return nil
+		flying = append(flying, page)
+		return page, nil
+	}, func(got Interleaved) error {
+		page := flying[0]
+		flying = flying[1:]
+		for _, i := range got.Again {
+			again = append(again, keyOf(page, i))
 		}
-		last = keyOf(page, page.rows()-1)
+		if n := page.rows(); n > 0 {
+			next = keyOf(page, n-1)
+		}
+		return nil
+	})
+	*end = ended
+	return next, again, err
+}
+
+// disturb changes one row that was read, at times: whatever the writers do.
+func disturb(r *running, page Page, random *rand.Rand) {
+	if n := page.rows(); n > 0 && random.IntN(3) == 0 {
+		pgtest.Exec(r.t, r.url, fmt.Sprintf("UPDATE w SET v = -1 WHERE (b, a) = %s", keyOf(page, random.IntN(n))))
+	}
+}
+
+// rereading reads rows again, and returns the keys of those that it must be done with
+// once more.
+func rereading(r *running, reader *pageReader, random *rand.Rand, keys []string) (again []string, err error) {
+	for {
+		var page Page
+		got, err := r.Interleave(r.t.Context(), reader.table.OID, func(ctx context.Context, _ uint64) (_ Page, err error) {
+			page, err = reader.read(ctx, "WHERE (b, a) IN ("+strings.Join(keys, ", ")+")")
+			disturb(r, page, random)
+			return page, err
+		})
+		if errors.Is(err, lockstep.ErrUnavailable) {
+			continue
+		}
+		for _, i := range got.Again {
+			again = append(again, keyOf(page, i))
+		}
+		return again, err
 	}
 }
 
 func keyOf(p Page, i int) string { return fmt.Sprintf("('%s', %s)", p.Values[4*i+1], p.Values[4*i]) }
-
-// indexOf finds a row of one page in another.
-func indexOf(page, again Page, i int) int {
-	for n := range page.rows() {
-		if string(page.Values[4*n]) == string(again.Values[4*i]) && string(page.Values[4*n+1]) == string(again.Values[4*i+1]) {
-			return n
-		}
-	}
-	return -1
-}
 
 // writers starts four of them, and the one that lets commits become visible; finish
 // ends them.

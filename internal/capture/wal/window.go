@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/google/uuid"
+
 	"lockstep"
 )
 
@@ -19,37 +21,56 @@ const (
 	markHigh   = "high"
 )
 
-// maxNotes bounds the memory of a window: some 20 MB. Nobody changes that many rows
+// maxNotes bounds the memory of a span: some 20 MB. Nobody changes that many rows
 // while a page is read, unless one statement changes them all.
 const maxNotes = 1 << 18
 
-// window is a place of the stream that somebody waits for: where a page of rows, or
-// the end of a gap, is written. From its low watermark to its high one the changes
-// of one table are noted.
+// maxFlying is how many pages may be on their way while the next one is read.
+const maxFlying = 2
+
+// window is a stretch of the stream that somebody is at work in: it begins at a low
+// watermark, and at each high one a page of rows, or the end of a gap, is written.
 type window struct {
 	id    string
 	oid   uint32 // of the table; 0: nothing is noted
 	limit int    // see maxNotes
+	ahead int    // pages that are read before the high watermark of the first; at least 1
 	left  atomic.Bool
-	// write is set before the high watermark is emitted, which is where it is called.
-	write atomic.Pointer[windowWrite]
-	low   chan lowMark       // what is met at the low watermark, once it is on disk
-	high  chan windowOutcome // the same of the high one
+	// writes are what is written at the high watermarks, in their order: each is put in
+	// before its watermark is emitted.
+	writes chan windowWrite
+	low    chan lowMark       // what is met at the low watermark, once it is on disk
+	high   chan windowOutcome // the same of the high ones, in their order; a refusal at once
 
-	// Of the goroutine that decodes.
+	// Of the goroutine that decodes: those that changes are noted in, of the pages that
+	// come next, in their order.
+	open []*span
+}
+
+func newWindow(oid uint32, limit, ahead int) *window {
+	return &window{
+		id: uuid.NewString(), oid: oid, limit: limit, ahead: ahead,
+		writes: make(chan windowWrite, maxFlying+1), low: make(chan lowMark, 1), high: make(chan windowOutcome, maxFlying+1),
+	}
+}
+
+// span is what is known of the changes from the watermark before a page was read to
+// the one where it is written.
+type span struct {
+	lowMark
+	limit     int
 	notes     map[uint64]*note // by key hash, the latest
 	count     int
 	relations []*relation // as which the table's changes came
 	whole     []wholeNote
-	unsettled []uint32 // see lowMark
 	overflown bool
 }
 
-// windowWrite puts what the window is for into the batch. A refusal is for whoever
-// waits; any other error ends the session.
-type windowWrite func(ctx context.Context, d *decoder, w *window) (Interleaved, error)
+// windowWrite puts what the window is for into the batch; the span is nil where
+// nothing is noted. A refusal is for whoever waits; any other error ends the session.
+type windowWrite func(ctx context.Context, d *decoder, noted *span) (Interleaved, error)
 
-// lowMark is what is known at the low watermark.
+// lowMark is what is known at a watermark of the changes before it.
 type lowMark struct {
 	seq       uint64   // of the last change before it
 	unsettled []uint32 // transactions before it that may not be visible yet
@@ -100,29 +121,50 @@ func (d *decoder) mark(ctx context.Context, content []byte) error {
 
 // openWindow is called at the low watermark.
 func (d *decoder) openWindow(ctx context.Context, w *window) error {
-	mark := lowMark{}
-	mark.unsettled, mark.settled = d.settling.list()
-	w.unsettled = mark.unsettled
-	w.notes = map[uint64]*note{}
-	if w.oid != 0 {
-		d.window = w
+	w.open = nil
+	for range w.ahead {
+		d.openSpan(w)
 	}
 	if err := d.out.handOver(ctx); err != nil {
 		return err
 	}
+	mark := d.lowMark()
 	mark.seq = d.out.mark.Seq
 	d.out.flight.whenLanded(func() { w.low <- mark })
 	return nil
 }
 
-// closeWindow is called at the high watermark.
+func (d *decoder) lowMark() (mark lowMark) {
+	mark.unsettled, mark.settled = d.settling.list()
+	return mark
+}
+
+// openSpan begins to note changes for one page more.
+func (d *decoder) openSpan(w *window) {
+	if w.oid != 0 {
+		w.open = append(w.open, &span{lowMark: d.lowMark(), limit: w.limit, notes: map[uint64]*note{}})
+		d.window = w
+	}
+}
+
+// closeWindow is called at a high watermark. It ends the first span, and begins the
+// one of the page that is read next.
 func (d *decoder) closeWindow(ctx context.Context, w *window) error {
-	d.window = nil
-	write := w.write.Load()
-	if write == nil {
+	d.window = nil // what is written is no change
+	var noted *span
+	if len(w.open) > 0 {
+		noted, w.open = w.open[0], w.open[1:]
+	}
+	var write windowWrite
+	select {
+	case write = <-w.writes:
+	default:
 		return nil
 	}
-	result, err := (*write)(ctx, d, w)
+	result, err := write(ctx, d, noted)
+	if w.ahead > 1 {
+		d.openSpan(w)
+	}
 	if refused, ok := errors.AsType[refusal](err); ok {
 		w.high <- windowOutcome{err: refused.error}
 		return nil
@@ -145,29 +187,36 @@ func (d *decoder) closeWindow(ctx context.Context, w *window) error {
 func (d *decoder) noted(r *relation, head lockstep.RecordHead) {
 	w := d.window
 	if w.left.Load() {
-		d.window = nil
+		d.window, w.open = nil, nil
 		return
 	}
 	if r.table.OID != w.oid && r.table.OID != 0 {
 		return
 	}
-	if w.count >= w.limit {
-		w.overflown, w.notes = true, nil
+	for _, s := range w.open {
+		s.take(r, head, d.tx.tx.XID, len(d.scratch.unchanged) > 0)
+	}
+}
+
+// take notes one change.
+func (s *span) take(r *relation, head lockstep.RecordHead, xid uint32, partial bool) {
+	if s.count >= s.limit {
+		s.overflown, s.notes = true, nil
 		return
 	}
 	if head.Action.Whole() {
-		w.count++
-		w.whole = append(w.whole, wholeNote{d.tx.tx.XID, head.Action})
+		s.count++
+		s.whole = append(s.whole, wholeNote{xid, head.Action})
 		return
 	}
-	w.note(r, head.Action, head.KeyHash, d.tx.tx.XID, len(d.scratch.unchanged) > 0)
+	s.note(r, head.Action, head.KeyHash, xid, partial)
 }
 
-func (w *window) note(r *relation, action lockstep.Action, hash uint64, xid uint32, partial bool) {
-	if n := len(w.relations); n == 0 || w.relations[n-1] != r {
-		w.relations = append(w.relations, r)
+func (s *span) note(r *relation, action lockstep.Action, hash uint64, xid uint32, partial bool) {
+	if n := len(s.relations); n == 0 || s.relations[n-1] != r {
+		s.relations = append(s.relations, r)
 	}
-	last := w.notes[hash]
+	last := s.notes[hash]
 	switch action {
 	case lockstep.Delete:
 		partial = false
@@ -179,14 +228,14 @@ func (w *window) note(r *relation, action lockstep.Action, hash uint64, xid uint
 		last.partial = partial
 		return
 	}
-	w.count++
-	w.notes[hash] = &note{xid: xid, partial: partial, before: last}
+	s.count++
+	s.notes[hash] = &note{xid: xid, partial: partial, before: last}
 }
 
 // overrides reports whether the log has a change of the key that the snapshot did
 // not see, and whether it lacks a part of the row even so.
-func (w *window) overrides(hash uint64, seen Snapshot) (over, partial bool) {
-	latest := w.notes[hash]
+func (s *span) overrides(hash uint64, seen Snapshot) (over, partial bool) {
+	latest := s.notes[hash]
 	for n := latest; n != nil; n = n.before {
 		if !seen.Sees(n.xid) {
 			return true, latest.partial
@@ -196,8 +245,8 @@ func (w *window) overrides(hash uint64, seen Snapshot) (over, partial bool) {
 }
 
 // overridesAll is the same for a change of the whole table.
-func (w *window) overridesAll(seen Snapshot) (over, partial bool) {
-	for _, n := range w.whole {
+func (s *span) overridesAll(seen Snapshot) (over, partial bool) {
+	for _, n := range s.whole {
 		if !seen.Sees(n.xid) {
 			over, partial = true, n.action == lockstep.Gap
 		}
@@ -207,33 +256,36 @@ func (w *window) overridesAll(seen Snapshot) (over, partial bool) {
 
 // writePage writes the rows of a page that nothing newer overrides.
 func writePage(page Page) windowWrite {
-	return func(ctx context.Context, d *decoder, w *window) (Interleaved, error) {
+	return func(ctx context.Context, d *decoder, noted *span) (Interleaved, error) {
 		r, err := d.announced(ctx, &page.Table)
 		if err != nil {
 			return Interleaved{}, err
 		}
 		r.table.Consumer, r.table.Progress = page.Consumer, page.Progress
-		if err := w.usable(&page, r); err != nil {
+		if err := noted.usable(&page, r); err != nil {
 			return Interleaved{}, refusal{fmt.Errorf("%w: read the page again: %w", err, lockstep.ErrUnavailable)}
 		}
-		return d.writeRows(r, &page, w), nil
+		return d.writeRows(r, &page, noted), nil
 	}
 }
 
 // usable says why the page's rows cannot be told older from newer than the changes.
-func (w *window) usable(page *Page, r *relation) error {
-	if w.overflown {
-		return fmt.Errorf("more than %d rows of %s changed while it was read", w.limit, r.table)
+func (s *span) usable(page *Page, r *relation) error {
+	if s.overflown {
+		return fmt.Errorf("more than %d rows of %s changed while it was read", s.limit, r.table)
 	}
 	if page.Snapshot.Max != 0 {
+		if !s.settled {
+			return errors.New("too many transactions have committed since the last look at the server")
+		}
 		// Before the low watermark the log has a change that the rows may lack.
-		for _, xid := range w.unsettled {
+		for _, xid := range s.unsettled {
 			if !page.Snapshot.Sees(xid) {
 				return fmt.Errorf("transaction %d is in the log already and was not visible when %s was read", xid, r.table)
 			}
 		}
 	}
-	for _, other := range w.relations {
+	for _, other := range s.relations {
 		if !r.sameIdentity(other) {
 			return fmt.Errorf("%s was altered while it was read: its name or key is another", r.table)
 		}
@@ -255,21 +307,23 @@ func (r *relation) keyNames() []string {
 	return names
 }
 
-func (d *decoder) writeRows(r *relation, page *Page, w *window) Interleaved {
+func (d *decoder) writeRows(r *relation, page *Page, noted *span) Interleaved {
 	var result Interleaved
-	all, again := w.overridesAll(page.Snapshot)
+	all, again := noted.overridesAll(page.Snapshot)
 	// Rows that share one key are overridden by each other's changes.
 	shared := len(r.keys) == 0 && r.identity == identityFull
 	n := len(r.columns)
 	for i := range page.rows() {
 		row := d.scratch.row[:0]
-		d.size = 0
 		for _, text := range page.Values[i*n : (i+1)*n] {
-			d.size += len(text)
 			row = append(row, pageColumn(text))
 		}
 		d.scratch.row = row
-		over, partial := w.overrides(r.keyHash(row), page.Snapshot)
+		d.size = 0 // the batch has grown at the first row
+		if result.Written == 0 {
+			d.size = page.size(r)
+		}
+		over, partial := noted.overrides(r.keyHash(row), page.Snapshot)
 		if over || all {
 			result.Overridden++
 			if over && (partial || shared) || !over && again {
@@ -281,6 +335,23 @@ func (d *decoder) writeRows(r *relation, page *Page, w *window) Interleaved {
 		result.Written++
 	}
 	return result
+}
+
+// rowOverhead is what a row takes in a batch beside its values, their names and what
+// every row of the page has.
+const rowOverhead = 80
+
+// size is about how many bytes the page's rows take in a batch.
+func (p *Page) size(r *relation) int {
+	row := rowOverhead + len(p.Extra)
+	for i := range r.columns {
+		row += len(r.columns[i].label) + 3
+	}
+	size := row * p.rows()
+	for _, text := range p.Values {
+		size += len(text)
+	}
+	return size + size/16
 }
 
 func pageColumn(text []byte) column {
