@@ -72,9 +72,9 @@ func TestLostStateIsToldAndNothingIsLeftOut(t *testing.T) {
 			r := newRig(t)
 			r.log.append(t, keysTo(8)...)
 			d := definition(func(d *deliver.Definition) { d.Start = "seq:1" })
-			consumer := r.put(d)
+			r.put(d)
 			older, _, _ := r.states.Load(t.Context(), d.ID)
-			consumer = r.restart(d) // another era begins
+			consumer := r.restart(d) // another era begins
 			ack(t, consumer, next(t, consumer, 3)...)
 			left := next(t, consumer, 1)
 			ack(t, consumer, next(t, consumer, 1)...) // 5, above the floor
@@ -117,8 +117,8 @@ func TestLostStateOfWhichNothingWasSettledBeginsWithTheLog(t *testing.T) {
 	r.put(d)
 	r.stop()
 	r.states.damage(d.ID, func([]byte) []byte { return nil }, errLost)
-	c := r.restart(d)
-	c = r.restart(d) // the gap outlives a restart
+	r.restart(d)
+	c := r.restart(d) // the gap outlives a restart
 	wantGap(t, c, `"next_seq":1`)
 	want(t, "after the gap", next(t, c, 10), "a@1 b@2")
 }

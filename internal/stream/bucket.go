@@ -81,7 +81,7 @@ func (s *Server) watch(ctx context.Context, giveUp context.CancelCauseFunc) (sto
 	s.mu.Lock()
 	life := s.life
 	s.mu.Unlock()
-	unplug := context.AfterFunc(life, func() { giveUp(errCutOff) })
+	unplug := context.AfterFunc(life, func() { giveUp(errCutOff) }) //nolint:contextcheck // the connection's life, not the caller's
 	var mu sync.Mutex // until timer is set
 	mu.Lock()
 	defer mu.Unlock()

@@ -166,3 +166,23 @@ func TestBucketOfAnOlderVersionIsTakenOver(t *testing.T) {
 		t.Errorf("the bucket keeps %d, error %v", info.CachedInfo().Config.MaxMsgsPerSubject, err)
 	}
 }
+
+func TestFirstSaveAfterAStartRemovesWhatIsSuperseded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	revisions := map[string]uint64{}
+	for range 5 {
+		s := openServer(t, Config{Dir: dir})
+		for range rollupTimes / 2 {
+			save(t, openStates(t, s), "c", "x", revisions)
+		}
+		info, err := s.js.Stream(t.Context(), bucketStream+stateBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := info.CachedInfo().State.Msgs; n > rollupTimes {
+			t.Errorf("%d states are kept of one consumer", n)
+		}
+		closeServer(t, s)
+	}
+}

@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, err
 		}
 		s.embed = embed
-		s.startWitness()
+		s.startWitness(ctx)
 	}
 	if err := s.connect(); err != nil {
 		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // closing must not depend on the caller's context
@@ -116,16 +116,16 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 // startWitness reads the witness and begins to keep it.
-func (s *Server) startWitness() {
+func (s *Server) startWitness(ctx context.Context) {
 	s.witness = readWitness(s.embed.dir)
 	if err := s.witness.damaged; err != nil {
-		s.log.Error("the witness of the saved states is damaged: a state that went back or is lost cannot be told this time", "error", err)
+		s.log.ErrorContext(ctx, "the witness of the saved states is damaged: a state that went back or is lost cannot be told this time", "error", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.witness.keep(ctx, func(err error) { s.log.Warn("the witness of the saved states cannot be written", "error", err) })
+		s.witness.keep(ctx, func(err error) { s.log.WarnContext(ctx, "the witness of the saved states cannot be written", "error", err) })
 	}()
 	s.witnessing = func() {
 		cancel()

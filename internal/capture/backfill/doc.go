@@ -23,8 +23,8 @@
 //
 // # Rules that the contract leaves open
 //
-//   - A condition is read in the role's own search path, and so are the values of
-//     types such as regclass, as they are in the stream.
+//   - A condition is read in the role's own search path. With a condition, values of
+//     types such as regclass may then lack the schema that the stream names.
 //   - A table that is renamed goes on under its new name, as its changes do.
 //   - Rows that change again and again without their large values (unchanged TOAST)
 //     are read again up to 30 times; the table says how many never stood still.

@@ -107,7 +107,7 @@ func (w *world) byIndex(table, index string) {
 		s.after = first.last
 		q := newQuery(s, first.shape)
 		text := q.selectRows(nil) + " LIMIT 10"
-		if err := exec(w.t.Context(), pg, strings.Replace(pinned(), "search_path = pg_catalog", "search_path TO DEFAULT", 1)); err != nil {
+		if err := exec(w.t.Context(), pg, pinned()); err != nil {
 			w.t.Fatal(err)
 		}
 		plan := pg.ExecParams(w.t.Context(), "EXPLAIN "+text, q.values, q.types, nil, nil).Read()
