@@ -58,6 +58,7 @@ func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/nats-io/":             {"internal/stream"},
 		"github.com/danielgtaylor/huma":   {"internal/api"},
+		"github.com/minio/highwayhash":    {"internal/stream"}, // checksums of JetStream's files
 		"github.com/alecthomas/kong":      {"cmd"},
 		"github.com/expr-lang/expr":       {"internal/filter"},
 		"github.com/pressly/goose":        {"internal/pgdb"},
