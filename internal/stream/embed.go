@@ -53,6 +53,9 @@ func startEmbedded(ctx context.Context, dir string, log *slog.Logger) (*embedded
 	if err := ctx.Err(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	if err := e.awaitRoom(ctx); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	if err := e.start(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -126,8 +129,12 @@ func (e *embedded) heal() (restarted, err error) {
 			e.hangs = true
 			return nil, reason
 		}
-		e.stop()
 	}
+	if err := room(e.dir); err != nil {
+		// What it has can still be read meanwhile.
+		return nil, fmt.Errorf("%w: %w", reason, err)
+	}
+	e.stop()
 	return reason, e.start()
 }
 
