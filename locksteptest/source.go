@@ -149,17 +149,17 @@ func (s Subject) testHandOver(t *testing.T) {
 			cursors[feed] = m.changes(t, src, feed, cursors[feed])
 			s.leaks(t, string(cursors[feed]))
 		}
-		wrong := ""
+		var wrong strings.Builder
 		for _, c := range list {
 			if c.Feed != "" {
-				wrong += m.difference(c.Name, s.Truth(t, c.Name))
+				wrong.WriteString(m.difference(c.Name, s.Truth(t, c.Name)))
 			}
 		}
-		if wrong == "" {
+		if wrong.String() == "" {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the mirror never became equal:\n%s", wrong)
+			t.Fatalf("the mirror never became equal:\n%s", wrong.String())
 		}
 		<-tick.C
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -122,8 +123,8 @@ func (f *backfills) list(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	q := r.URL.Query()
 	out := []any{}
-	for i := len(f.all) - 1; i >= 0; i-- {
-		b := f.all[i]
+	for _, b := range slices.Backward(f.all) {
+
 		name := ""
 		if c, ok := b["consumer"].(map[string]any); ok {
 			name, _ = c["name"].(string)

@@ -87,7 +87,7 @@ func TestRowsForOneConsumerPassItsFilterAndTransformWhateverItsActions(t *testin
 		})
 		r.log.append(t, readFor(d, "a", `,"n":1`), readFor(d, "b", `,"n":2`), readFor(d, "c", `,"n":3`))
 		ds := next(t, r.put(d), 10)
-		want(t, fmt.Sprint("with actions ", actions), ds, "b@2 c@3")
+		want(t, fmt.Sprint("with actions ", string(actions)), ds, "b@2 c@3")
 		if string(ds[1].Row) != `{"double":6}` {
 			t.Errorf("transformed: %s", ds[1].Row)
 		}

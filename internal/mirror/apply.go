@@ -168,7 +168,8 @@ func passing(err error) error {
 	}
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%v: %w", err, lockstep.ErrUnavailable)
+		// Not wrapped: such errors say of themselves that they are not temporary.
+		return fmt.Errorf("%v: %w", err, lockstep.ErrUnavailable) //nolint:errorlint // see above
 	}
 	return err
 }

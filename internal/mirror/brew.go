@@ -164,7 +164,7 @@ func (g *group) scanRows(results pgx.BatchResults) error {
 		now := &g.stands[id].now
 		now.row = true
 		now.look = look{version: value(version).UTC(), at: value(synced).UTC(), rank: source.Rank(value(rank))}
-		copy(now.look.print[:], print)
+		copy(now.print[:], print)
 		return nil
 	})
 	return err
@@ -207,7 +207,7 @@ func (b *brew) decide(g *group) {
 		}
 		key := recentKey(g.t.collection.Name, r.id)
 		if s.now.row {
-			s.now.look.at = latest(s.now.look.at, b.m.recent.last(key))
+			s.now.at = latest(s.now.at, b.m.recent.last(key))
 		}
 		if s.now.doubtful(r.look) {
 			b.result.Doubtful = append(b.result.Doubtful, source.Record{Collection: g.t.collection.Name, ID: r.id})
@@ -215,9 +215,9 @@ func (b *brew) decide(g *group) {
 		switch s.now.take(r.look) {
 		case unchanged:
 			b.result.Unchanged++
-			if !r.deleted && r.truthful() && r.at.After(s.now.look.at) {
+			if !r.deleted && r.truthful() && r.at.After(s.now.at) {
 				b.confirmed = append(b.confirmed, confirmation{key, r.at})
-				s.now.look.at = r.at
+				s.now.at = r.at
 			}
 		case stale:
 			b.result.Stale++

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func (m *Mirror) Lock(ctx context.Context) (release func(), err error) {
 		defer close(done)
 		m.tend(tending)
 	}()
-	return sync.OnceFunc(func() {
+	return sync.OnceFunc(func() { //nolint:contextcheck // the writer must be closed although the caller's context has ended
 		stop()
 		<-done
 		m.turn <- struct{}{}
@@ -115,13 +116,11 @@ func (m *Mirror) tryLock(ctx context.Context, conn *pgx.Conn) (held bool, err er
 func (m *Mirror) connect(ctx context.Context) (*pgx.Conn, error) {
 	config := m.pool.Config().ConnConfig.Copy()
 	config.RuntimeParams["application_name"] = "lockstep sync " + m.config.Name
-	for name, value := range map[string]string{
+	maps.Copy(config.RuntimeParams, map[string]string{
 		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off", "plan_cache_mode": "force_generic_plan",
 		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 		"lock_timeout": "0", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "timezone": "UTC",
-	} {
-		config.RuntimeParams[name] = value
-	}
+	})
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		// The driver's message names the user and the host, not the password.

@@ -138,8 +138,11 @@ func (f *fixture) agree(size int) int {
 	f.t.Helper()
 	rows := f.query(`SELECT coalesce((SELECT (cursors ->> 'backfill')::int FROM lockstep.sync_state WHERE collection = 'thing'), 0), count(*) FROM api.thing`)
 	var next, count int
-	fmt.Sscan(rows[0][0], &next)
-	fmt.Sscan(rows[0][1], &count)
+	for i, into := range []*int{&next, &count} {
+		if _, err := fmt.Sscan(rows[0][i], into); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	if count != next*size {
 		f.t.Fatalf("the cursor says %d pages of %d, and there are %d rows", next, size, count)
 	}

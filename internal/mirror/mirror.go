@@ -165,20 +165,6 @@ type Result struct {
 	Doubtful []source.Record
 }
 
-// add adds up the results of the collections of one change.
-func (r *Result) add(o Result) {
-	r.Inserted += o.Inserted
-	r.Updated += o.Updated
-	r.Unchanged += o.Unchanged
-	r.Stale += o.Stale
-	r.Deleted += o.Deleted
-	r.Resurrected += o.Resurrected
-	r.Noted += o.Noted
-	r.Parked += o.Parked
-	r.Held += o.Held
-	r.Doubtful = append(r.Doubtful, o.Doubtful...)
-}
-
 // enter waits for the turn; leave gives it back.
 func (m *Mirror) enter(ctx context.Context) error {
 	select {

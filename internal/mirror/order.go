@@ -107,7 +107,7 @@ func (s *standing) take(l look) verdict {
 	if l.deleted {
 		return s.bury(tombOf(l), l.repair)
 	}
-	if s.dead && !s.tomb.releases(l) {
+	if s.dead && !s.releases(l) {
 		return stale
 	}
 	if !s.row {
@@ -118,7 +118,7 @@ func (s *standing) take(l look) verdict {
 		*s = standing{row: true, look: l}
 		return v
 	}
-	if s.look.print == l.print && !s.newsOf(l) {
+	if s.print == l.print && !s.newsOf(l) {
 		return unchanged
 	}
 	if !s.older(l) {
@@ -132,28 +132,28 @@ func (s *standing) take(l look) verdict {
 // kept: without it an older look that comes later could win. A row that was read
 // without a version since then has it already.
 func (s *standing) newsOf(l look) bool {
-	known, version := credible(s.look.version, s.look.at), credible(l.version, l.at)
+	known, version := credible(s.look.version, s.at), credible(l.version, l.at)
 	if known.IsZero() {
-		return version.After(s.look.at)
+		return version.After(s.at)
 	}
 	return version.After(known)
 }
 
 // older says whether the row is older than the look.
 func (s *standing) older(l look) bool {
-	known, version := credible(s.look.version, s.look.at), credible(l.version, l.at)
-	since := !l.at.Before(s.look.at) // on a tie the one that comes later wins
+	known, version := credible(s.look.version, s.at), credible(l.version, l.at)
+	since := !l.at.Before(s.at) // on a tie the one that comes later wins
 	switch {
 	case l.repair:
 		return since
-	case version.IsZero(), known.IsZero() && !version.After(s.look.at):
-		return since && (l.truthful() || l.rank >= s.look.rank)
+	case version.IsZero(), known.IsZero() && !version.After(s.at):
+		return since && (l.truthful() || l.rank >= s.rank)
 	case known.IsZero():
 		return true
 	case !version.Equal(known):
 		return version.After(known)
-	case l.rank != s.look.rank:
-		return l.rank > s.look.rank
+	case l.rank != s.rank:
+		return l.rank > s.rank
 	}
 	return since
 }
@@ -161,8 +161,8 @@ func (s *standing) older(l look) bool {
 // doubtful says whether a look at a row shows other content under its version, and
 // neither is the object itself. Asked before take.
 func (s *standing) doubtful(l look) bool {
-	return s.row && !l.deleted && !l.version.IsZero() && l.version.Equal(s.look.version) && l.print != s.look.print &&
-		l.rank < source.RankObject && s.look.rank < source.RankObject
+	return s.row && !l.deleted && !l.version.IsZero() && l.version.Equal(s.look.version) && l.print != s.print &&
+		l.rank < source.RankObject && s.rank < source.RankObject
 }
 
 func (s *standing) bury(t tomb, repair bool) verdict {
@@ -179,7 +179,7 @@ func (s *standing) bury(t tomb, repair bool) verdict {
 		*s = standing{dead: true, tomb: t}
 		return buried
 	}
-	if s.tomb.merge(t) {
+	if s.merge(t) {
 		return buried
 	}
 	return unchanged

@@ -118,7 +118,7 @@ func (b *brew) park(ctx context.Context, g *group, records []parking, message st
 	batch := &pgx.Batch{}
 	for _, p := range records {
 		r := p.reading
-		record, err := json.Marshal(parkedRecord{r.id, r.look.version, r.created, r.look.at, r.look.rank, r.look.deleted, r.look.reason})
+		record, err := json.Marshal(parkedRecord{r.id, r.version, r.created, r.at, r.rank, r.deleted, r.reason})
 		if err != nil {
 			return fmt.Errorf("note a parked record: %w", err)
 		}

@@ -70,8 +70,8 @@ func newReading(r source.Record, at time.Time, volatile *pathSet, form *canon) *
 		n.bad = "its id is too long for an index"
 	}
 	if r.Deleted {
-		if n.look.reason == "" {
-			n.look.reason = "flag"
+		if n.reason == "" {
+			n.reason = "flag"
 		}
 		return n
 	}

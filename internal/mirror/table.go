@@ -187,8 +187,8 @@ func (t *table) cells(sync uuid.UUID, r *reading, values [][]byte, notes []note)
 	if len(notes) > 0 {
 		noted, _ = json.Marshal(notes) // strings only
 	}
-	return append(cells, []byte(id.String()), timeText(r.created), timeText(r.look.version), timeText(r.look.at),
-		strconv.AppendUint(nil, uint64(r.look.rank), 10), hex.AppendEncode([]byte(`\x`), r.look.print[:]), r.data, noted)
+	return append(cells, []byte(id.String()), timeText(r.created), timeText(r.version), timeText(r.at),
+		strconv.AppendUint(nil, uint64(r.rank), 10), hex.AppendEncode([]byte(`\x`), r.print[:]), r.data, noted)
 }
 
 // trimmed is the row with at most so many fields, for tables whose rows Postgres

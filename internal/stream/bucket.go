@@ -82,7 +82,7 @@ func (s *Server) watch(ctx context.Context, giveUp context.CancelCauseFunc) (sto
 	life := s.life
 	s.mu.Unlock()
 	unplug := context.AfterFunc(life, func() { giveUp(errCutOff) }) //nolint:contextcheck // the connection's life, not the caller's
-	var mu sync.Mutex // until timer is set
+	var mu sync.Mutex                                               // until timer is set
 	mu.Lock()
 	defer mu.Unlock()
 	var timer *time.Timer

@@ -37,11 +37,11 @@ func TestStartOnAFullDiskWaitsForRoom(t *testing.T) {
 	go func() {
 		s, err := Open(t.Context(), Config{Dir: dir})
 		if err == nil {
-			defer s.Close()
 			var l *Log
 			if l, err = s.Log(t.Context(), "app"); err == nil && l.Last().Seq != 100 {
 				err = errors.New("the log does not hold what it held")
 			}
+			err = errors.Join(err, s.Close())
 		}
 		opened <- err
 	}()

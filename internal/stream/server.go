@@ -125,7 +125,9 @@ func (s *Server) startWitness(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.witness.keep(ctx, func(err error) { s.log.WarnContext(ctx, "the witness of the saved states cannot be written", "error", err) })
+		s.witness.keep(ctx, func(err error) {
+			s.log.WarnContext(ctx, "the witness of the saved states cannot be written", "error", err)
+		})
 	}()
 	s.witnessing = func() {
 		cancel()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -220,8 +221,6 @@ func (h *hub) truth(_ testing.TB, collection string) map[string]json.RawMessage 
 
 func with(o object, name string, v any) json.RawMessage {
 	full := object{name: v}
-	for k, v := range o {
-		full[k] = v
-	}
+	maps.Copy(full, o)
 	return encode(full)
 }

@@ -49,8 +49,7 @@ func TestACredentialIsNeeded(t *testing.T) {
 
 // kindOf returns the kind of a source's error.
 func kindOf(err error) source.Kind {
-	var e *source.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*source.Error](err); ok {
 		return e.Kind
 	}
 	return ""

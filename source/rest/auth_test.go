@@ -120,7 +120,7 @@ func TestARotatedTokenIsSavedBeforeItsFirstUse(t *testing.T) {
 	s := openWith(t, f, oauth, rest.Options{Tokens: keep, Credential: map[string]string{"id": "app", "secret": "s3cr3t-of-app", "refresh": "refresh0"}})
 	for range 3 {
 		_, err := s.Backfill(t.Context(), "thing", nil)
-		kind(t, err, source.Retry)
+		_ = kind(t, err, source.Retry)
 	}
 	want(t, "asked", f.asked(), "POST /oauth/token client_id=app&client_secret=s3cr3t-of-app&grant_type=refresh_token&refresh_token=refresh0")
 	keep.mu.Lock()

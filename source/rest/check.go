@@ -2,6 +2,7 @@ package rest
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -179,17 +180,13 @@ func inherit(to, from *List) {
 		return
 	}
 	query := map[string]Template{}
-	for name, t := range from.Query {
-		query[name] = t
-	}
-	for name, t := range to.Query {
-		query[name] = t
-	}
+	maps.Copy(query, from.Query)
+	maps.Copy(query, to.Query)
 	own := to.Request
 	to.Request = from.Request
-	to.Request.Query, to.Request.At = query, own.At
+	to.Query, to.At = query, own.At
 	if own.Errors != nil {
-		to.Request.Errors = own.Errors
+		to.Errors = own.Errors
 	}
 	if to.Records == nil {
 		to.Records = from.Records

@@ -195,7 +195,7 @@ func (s *Source) send(ctx context.Context, c call, target *url.URL, token string
 	release := func(*http.Response) {}
 	if s.limiter != nil {
 		var err error
-		if release, err = s.limiter.Wait(ctx, buckets, source.PriorityOf(ctx), cost); err != nil {
+		if release, err = s.limiter.Wait(ctx, buckets, source.PriorityOf(ctx), cost); err != nil { //nolint:bodyclose // release is told of an answer; who asked closes it
 			return nil, fmt.Errorf("%s: wait for the limit: %w", c.what, err)
 		}
 	}
@@ -335,7 +335,7 @@ func (s *Source) target(c call) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := s.base
+	var u *url.URL
 	if strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://") {
 		if u, err = url.Parse(path); err != nil {
 			return nil, errors.New("the path is not an address")

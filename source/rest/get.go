@@ -170,14 +170,14 @@ func (c *Collection) cutOff(data json.RawMessage) bool {
 
 func (n *Nested) more(data json.RawMessage) bool {
 	envelope := n.Field.in(data)
-	if len(envelope) == 0 || n.List.Page == nil {
+	if len(envelope) == 0 || n.Page == nil {
 		return false
 	}
-	switch n.List.Page.Kind {
+	switch n.Page.Kind {
 	case "graphql":
 		return string(append(slices.Clone(n.List.Page.Path), "hasNextPage").in(envelope)) == "true"
 	default:
-		return string(n.List.Page.More.in(envelope)) == "true"
+		return string(n.Page.More.in(envelope)) == "true"
 	}
 }
 
@@ -246,7 +246,7 @@ func (s *Source) rest(ctx context.Context, c *Collection, n *Nested, id string, 
 	have, _ := items(n.Records.in(envelope))
 	all := slices.Clone(have)
 	at := spot{}
-	first, _ := n.List.next(spot{}, &answer{body: envelope}, have, func(raw json.RawMessage) string { return n.List.idOf(&Collection{ID: defaultID()}, raw) })
+	first, _ := n.next(spot{}, &answer{body: envelope}, have, func(raw json.RawMessage) string { return n.idOf(&Collection{ID: defaultID()}, raw) })
 	at.At = first.At
 	sc := *s.scope
 	sc.record, sc.id = data, id
@@ -268,10 +268,10 @@ func (s *Source) rest(ctx context.Context, c *Collection, n *Nested, id string, 
 	joined := append(json.RawMessage("["), bytes.Join(raws(all), []byte(","))...)
 	joined = append(joined, ']')
 	data = replace(data, append(slices.Clone(n.Field), n.Records...), joined)
-	if p := n.List.Page; p.Kind == "graphql" {
+	if p := n.Page; p.Kind == "graphql" {
 		return replace(data, append(append(slices.Clone(n.Field), p.Path...), "hasNextPage"), json.RawMessage("false")), nil
 	}
-	return replace(data, append(slices.Clone(n.Field), n.List.Page.More...), json.RawMessage("false")), nil
+	return replace(data, append(slices.Clone(n.Field), n.Page.More...), json.RawMessage("false")), nil
 }
 
 func raws(all []json.RawMessage) [][]byte {
@@ -285,9 +285,9 @@ func raws(all []json.RawMessage) [][]byte {
 func defaultID() ID { return ID{t: Template{parts: []part{{root: "record", path: Path{"id"}}}}} }
 
 func (s *Source) loadNested(ctx context.Context, c *Collection, n *Nested, at spot, sc *scope) (loaded, error) {
-	k := call{what: "read " + n.Field.String() + " of " + c.name + " " + sc.id, request: &n.List.Request, scope: sc, extra: n.List.extra(at, sc), url: at.URL}
-	if n.List.Page.Size != nil {
-		k.number = n.List.Page.Size.Param
+	k := call{what: "read " + n.Field.String() + " of " + c.name + " " + sc.id, request: &n.Request, scope: sc, extra: n.extra(at, sc), url: at.URL}
+	if n.Page.Size != nil {
+		k.number = n.Page.Size.Param
 	}
 	a, err := s.do(ctx, k)
 	if err != nil {
@@ -302,6 +302,6 @@ func (s *Source) loadNested(ctx context.Context, c *Collection, n *Nested, at sp
 		return loaded{}, &source.Error{Kind: source.Retry, Message: fmt.Sprintf("%s: the answer has no list at %q", k.what, n.Records)}
 	}
 	got := loaded{records: records, at: a.at}
-	got.next, got.more = n.List.next(at, &answer{body: body, header: a.header}, records, func(raw json.RawMessage) string { return n.List.idOf(&Collection{ID: defaultID()}, raw) })
+	got.next, got.more = n.next(at, &answer{body: body, header: a.header}, records, func(raw json.RawMessage) string { return n.idOf(&Collection{ID: defaultID()}, raw) })
 	return got, nil
 }

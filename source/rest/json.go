@@ -200,7 +200,7 @@ func items(data json.RawMessage) ([]json.RawMessage, bool) {
 	}
 	out := []json.RawMessage{}
 	walk(data, func(_, v []byte) bool {
-		out = append(out, v[:len(v):len(v)])
+		out = append(out, slices.Clip(v))
 		return true
 	})
 	return out, true

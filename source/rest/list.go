@@ -214,7 +214,7 @@ func (l *List) idOf(c *Collection, raw json.RawMessage) string {
 // deleted.
 func (s *Source) lost(ctx context.Context, err error) error {
 	e, ok := asError(err)
-	if !ok || e.Kind != source.Gone && !(sweeping(ctx) && errors.Is(err, errSkip)) {
+	if !ok || e.Kind != source.Gone && (!sweeping(ctx) || !errors.Is(err, errSkip)) {
 		return err
 	}
 	return &source.Error{Kind: source.Forbidden, Status: e.Status, Message: e.Message + "; taken for lost access", Err: err}

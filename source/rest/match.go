@@ -93,7 +93,7 @@ func parseTime(text, form string) (time.Time, error) {
 		if _, err := fmt.Sscan(number, &whole); err != nil {
 			return time.Time{}, fmt.Errorf("%q is not a number of seconds", text)
 		}
-		for digits = 0; digits < 9; digits++ {
+		for digits = range 9 {
 			part *= 10
 			if digits < len(fraction) && fraction[digits] >= '0' && fraction[digits] <= '9' {
 				part += int64(fraction[digits] - '0')

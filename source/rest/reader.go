@@ -137,7 +137,7 @@ func (r *reader) into(v value, dst reflect.Value, tag reflect.StructTag) {
 		r.scope = strings.Fields(names)
 		defer func() { r.scope = before }()
 	}
-	if own, ok := dst.Addr().Interface().(reads); ok {
+	if own, ok := reflect.TypeAssert[reads](dst.Addr()); ok {
 		own.read(r, v)
 		return
 	}

@@ -56,7 +56,7 @@ func TestReceiveChecksSignatures(t *testing.T) {
 				t.Errorf("%s: was taken", name)
 				continue
 			}
-			kind(t, err, source.Unauthorized)
+			_ = kind(t, err, source.Unauthorized)
 			continue
 		}
 		if err != nil || len(got) != 1 || got[0].ID != c.want || got[0].Collection != "thing" || got[0].Data != nil {
@@ -65,5 +65,5 @@ func TestReceiveChecksSignatures(t *testing.T) {
 	}
 	s := open(t, f, hooked+"format: timestamped, feed: log}")
 	_, err := s.Receive(t.Context(), http.Header{}, []byte(body))
-	kind(t, err, source.Unauthorized)
+	_ = kind(t, err, source.Unauthorized)
 }

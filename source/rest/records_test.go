@@ -108,14 +108,14 @@ func TestWhatIsSkippedIsNotSwept(t *testing.T) {
 		}
 		at = page.Next
 	}
-	kind(t, err, source.Forbidden)
+	_ = kind(t, err, source.Forbidden)
 }
 
 func TestAListThatIsNotThereIsLostAccess(t *testing.T) {
 	t.Parallel()
 	f := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) })
 	_, err := open(t, f, things[1:]).Backfill(t.Context(), "thing", nil)
-	kind(t, err, source.Forbidden)
+	_ = kind(t, err, source.Forbidden)
 }
 
 func TestGetTellsWhatIsGone(t *testing.T) {
@@ -149,9 +149,9 @@ collections: {thing: {list: {path: /things}, deleted: {deleted: "true"}, get: {p
 	}
 	want(t, "got", ids(page), "a", "gone deleted: not_found", "none deleted: not_found", "flagged deleted: flag", "wei/rd")
 	_, err = s.Get(t.Context(), "thing", []string{"a", "secret"})
-	kind(t, err, source.Forbidden)
+	_ = kind(t, err, source.Forbidden)
 	_, err = s.Get(t.Context(), "thing", []string{"other"})
-	kind(t, err, source.Failed)
+	_ = kind(t, err, source.Failed)
 }
 
 // A batch that is too large is halved until it fits; what is not in the answer is gone.
@@ -281,13 +281,13 @@ collections:
 	want(t, "keys", keys, "k1", "", "")
 	want(t, "types", types, "application/x-www-form-urlencoded", "application/json", "")
 	_, err = put("upsert", "", "{}")
-	kind(t, err, source.Invalid)
+	_ = kind(t, err, source.Invalid)
 	// In doubt: may be repeated with a key, must not be without.
 	status = 500
 	_, err = put("create", "", "{}")
-	kind(t, err, source.Retry)
+	_ = kind(t, err, source.Retry)
 	_, err = put("update", "7", "{}")
-	kind(t, err, source.Unknown)
+	_ = kind(t, err, source.Unknown)
 	status = 404
 	if r, err = put("delete", "7", ""); err != nil || !r.Deleted {
 		t.Errorf("delete of what is gone: %v, %v", r, err)

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"time"
@@ -68,8 +69,8 @@ func (s *Source) onceToken(ctx context.Context, c call) (*answer, verdict, error
 	if code := (Path{"error"}).text(a.body); code != "" && a.valid {
 		e.Message = s.redact(e.Message + " (" + shorten(code) + ")")
 	}
-	switch {
-	case v.then == "retry" || v.then == "limited":
+	switch v.then {
+	case "retry", "limited":
 	default:
 		e.Kind = source.Unauthorized
 		e.Message += "; the credential must be given again"
@@ -119,9 +120,7 @@ func (s *Source) tokenRequest(a *signer) (call, error) {
 		}
 	}
 	c.request = &Request{Method: "POST", Path: auth.TokenURL, Form: map[string]Template{}}
-	for name, t := range auth.Extra {
-		c.request.Form[name] = t
-	}
+	maps.Copy(c.request.Form, auth.Extra)
 	for name := range form {
 		c.request.Form[name] = Template{parts: []part{{text: form.Get(name)}}}
 	}

@@ -37,7 +37,7 @@ func TestRedirects(t *testing.T) {
 	})
 	s := openWith(t, f, keyed, rest.Options{Credential: map[string]string{"key": "sesame123"}})
 	_, err := s.Backfill(t.Context(), "thing", nil)
-	kind(t, err, source.Failed)
+	_ = kind(t, err, source.Failed)
 	if leaked != "" || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("the other host got %q; %v", leaked, err)
 	}
@@ -46,7 +46,7 @@ func TestRedirects(t *testing.T) {
 		t.Errorf("within the host: %v, %v", page.Records, err)
 	}
 	_, err = s.Get(t.Context(), "thing", []string{"loop"})
-	kind(t, err, source.Failed)
+	_ = kind(t, err, source.Failed)
 }
 
 func TestErrorsHoldNoCredential(t *testing.T) {
@@ -100,7 +100,7 @@ func TestBodiesAreWholeOrErrors(t *testing.T) {
 			t.Errorf("%s: got %v", name, page.Records)
 			continue
 		}
-		kind(t, err, c.kind)
+		_ = kind(t, err, c.kind)
 	}
 	packed := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -166,7 +166,7 @@ buckets: [all, calm]
 errors: [{status: 403, header: {X-Left: "0"}, then: limited, bucket: all, wait: {header: X-Reset}}, {status: 429, then: limited, bucket: all}]`+things,
 			rest.Options{Limiter: counter})
 		_, err := s.Backfill(t.Context(), "thing", nil)
-		kind(t, err, source.RateLimited)
+		_ = kind(t, err, source.RateLimited)
 		if p := counter.Penalties(); len(p) != 1 || p[0] < c.least || p[0] > c.least+10*time.Second {
 			t.Errorf("%s: paused %v, want one bucket for %s", name, p, c.least)
 		}

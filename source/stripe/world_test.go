@@ -152,9 +152,9 @@ func TestAnAgedOutCursorRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.Changes(t.Context(), "events", at, 0)
-	refused(t, err, source.Restart)
+	_ = refused(t, err, source.Restart)
 	_, err = s.Changes(t.Context(), "events", source.Cursor(`{"since":"2026-01-01T00:00:00Z"}`), 0)
-	refused(t, err, source.Restart)
+	_ = refused(t, err, source.Restart)
 }
 
 // A1 and A8 of the sandbox: a list that stands still, one that is empty for once, one
@@ -175,7 +175,7 @@ func TestListsThatMisbehave(t *testing.T) {
 	}
 	break1("list_empty")
 	_, err = s.Backfill(t.Context(), "customer", first.Next)
-	refused(t, err, source.Retry)
+	_ = refused(t, err, source.Retry)
 	break1("list_short")
 	found := map[string]bool{}
 	for at := source.Cursor(nil); ; {
@@ -248,7 +248,7 @@ func TestWebhooksAreHints(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	_, err = s.Receive(t.Context(), header, []byte(body+" "))
-	refused(t, err, source.Unauthorized)
+	_ = refused(t, err, source.Unauthorized)
 }
 
 func TestRevokedAndRestrictedKeys(t *testing.T) {

@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"lockstep/internal/pgdb"
@@ -130,13 +131,13 @@ func (q *query) compare(values [][]byte, side func(keyColumn) (last, strict, wid
 	}
 	// From the last column to the first: decided here, or equal here and further on.
 	text := ""
-	for i := len(columns) - 1; i >= 0; i-- {
+	for i, column := range slices.Backward(columns) {
 		last, strict, _ := side(q.shape.key[i])
 		if text == "" {
-			text = columns[i] + " " + last + " " + parameters[i]
+			text = column + " " + last + " " + parameters[i]
 			continue
 		}
-		text = "(" + columns[i] + " " + strict + " " + parameters[i] + " OR " + columns[i] + " " + q.shape.key[i].equal + " " + parameters[i] + " AND " + text + ")"
+		text = "(" + column + " " + strict + " " + parameters[i] + " OR " + column + " " + q.shape.key[i].equal + " " + parameters[i] + " AND " + text + ")"
 	}
 	return columns[0] + " " + wide + " " + parameters[0] + " AND " + text
 }

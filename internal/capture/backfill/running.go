@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -231,9 +232,7 @@ func (r *Runner) databases() map[string]chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make(map[string]chan struct{}, len(r.workers))
-	for name, wake := range r.workers {
-		all[name] = wake
-	}
+	maps.Copy(all, r.workers)
 	return all
 }
 

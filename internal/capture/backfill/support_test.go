@@ -293,9 +293,7 @@ func (w *world) view(consumer, table string) map[string]map[string]string {
 				// A changed key: the row is the one that was deleted just before.
 				maps.Copy(rows[key], deleted)
 			}
-			for column, value := range decode(w.t, r.Row()) {
-				rows[key][column] = value
-			}
+			maps.Copy(rows[key], decode(w.t, r.Row()))
 		}
 	})
 	return rows

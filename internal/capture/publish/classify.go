@@ -226,7 +226,7 @@ func (s server) delivers(r *relation, seen []identity) bool {
 	}
 	for _, id := range seen {
 		// Two rows may have a deferrable key at once, in the middle of a transaction.
-		if id.letter != identityDefault && !(primary.usable && id.of.primary.usable) {
+		if id.letter != identityDefault && (!primary.usable || !id.of.primary.usable) {
 			return false
 		}
 		if id.letter == identityFull {

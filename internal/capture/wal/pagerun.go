@@ -46,8 +46,11 @@ func (p *pageRun) run(ctx context.Context, low uint64) (own, err error) {
 
 // leave waits for what still runs. Its context has ended, or it is about to end.
 func (p *pageRun) leave() {
-	if p.emitted != nil {
-		<-p.emitted
+	if p.emitted == nil {
+		return
+	}
+	if <-p.emitted != nil {
+		return // it has been told already, or the run ends for another reason
 	}
 }
 
