@@ -295,6 +295,13 @@ func (s *Server) heal(ctx context.Context) error {
 		}
 		if restarted != nil {
 			s.log.WarnContext(ctx, "stream restarted after a write error", "error", restarted)
+			// A connection may not have noticed yet that its server is gone, and what it is
+			// asked meanwhile is never answered.
+			for _, nc := range []*nats.Conn{s.writes, s.reads} {
+				if err := nc.ForceReconnect(); err != nil {
+					return fmt.Errorf("connect to stream at %s: %w", s.where(), unavailable(err))
+				}
+			}
 		}
 	}
 	if err := s.awaitConnection(ctx); err != nil {
