@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"reflect"
@@ -21,6 +22,7 @@ func sampleState() state {
 			{seq: 10, key: 4, table: 77, flags: isBarrier, blocked: true},
 		},
 		keys: []savedScope{{1, 2, 3, 4}}, tables: []savedScope{{5, 5, 6, 7}}, parkedKeys: []savedParked{{8, 9, 10}}, fresh: []savedFresh{{11, 12}},
+		end: 1001, endLSN: 1 << 40, clock: 1_789_999_999_000_000_000,
 		gaps: []savedGap{{13, 14, 15, byDamage}}, spent: []uint64{16}, winners: []winner{{seq: 17, epoch: 6, delivery: 18}}, epochs: []epochHead{{6, 500}, {7, 900}},
 	}
 }
@@ -39,6 +41,60 @@ func TestStateComesBackAsItWasSaved(t *testing.T) {
 		if diff := cmp.Diff(s, got, options()); diff != "" {
 			t.Errorf("state differs (-want +got):\n%s", diff)
 		}
+	}
+}
+
+// A wall clock that was set back while the node was down must not hold a key until the
+// old clock's time; one that went on changes nothing.
+func TestWaitIsNoLongerThanWhatWasLeftOfItWhateverTheClockSays(t *testing.T) {
+	t.Parallel()
+	const noon = int64(1_790_000_000_000_000_000)
+	hour, minute := int64(time.Hour), int64(time.Minute)
+	p := policy{ackWait: time.Hour, maxInFlight: 10, backoff: Backoff{First: 10 * time.Minute, Max: 10 * time.Minute}}
+	for name, c := range map[string]struct{ down, wait int64 }{
+		"the clock went on":         {down: 4 * minute, wait: 6 * minute},
+		"the wait is long over":     {down: hour, wait: 0},
+		"the clock was set back":    {down: -5 * hour, wait: 10 * minute},
+		"the clock was set to 1970": {down: 1 - noon, wait: 10 * minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWindow(p, 1, rand.Float64)
+			w.insert(1, w.keyFor(7, w.tableFor(8)), 0)
+			w.place(0)
+			h := w.take(noon, 1, "")
+			if v := w.nack(h[0].token(w.epoch), NackOptions{}, map[uint64]uint64{}); v != applied {
+				t.Fatalf("nack: verdict %v", v)
+			}
+			var s state
+			w.snapshot(&s)
+			s, err := parseState(s.append(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := noon + c.down
+			restored := restore(s, p, now, rand.Float64)
+			restored.expire(now)
+			if wait := max(restored.wake()-now, 0); wait != c.wait {
+				t.Errorf("waits %v, want %v", time.Duration(wait), time.Duration(c.wait))
+			}
+		})
+	}
+}
+
+func TestStateOfAnOlderVersionIsRead(t *testing.T) {
+	t.Parallel()
+	want := sampleState()
+	now := want.append(nil)
+	clock := len(binary.AppendUvarint(nil, uint64(want.clock/1e6)))
+	older := withChecksum(append([]byte{2}, now[1:len(now)-4-clock]...))
+	want.clock = 0
+	got, err := parseState(older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, options()); diff != "" {
+		t.Errorf("state differs (-want +got):\n%s", diff)
 	}
 }
 

@@ -14,7 +14,7 @@ func (w *window) snapshot(s *state) []int32 {
 	w.snaps++
 	s.epoch, s.minEpoch = w.epoch, w.minEpoch
 	s.acked, s.parked = w.ackedBefore+w.totals.Acked, w.parkedBefore+w.totals.Parked
-	s.head = w.head
+	s.head, s.clock = w.head, w.now-w.now%1e6
 	s.entries, s.keys, s.tables = s.entries[:0], s.keys[:0], s.tables[:0]
 	for i := w.first; i != none; i = w.entries[i].aNext {
 		e := &w.entries[i]
@@ -128,6 +128,7 @@ func restore(s state, p policy, now int64, random func() float64) *window {
 	}
 	w.restoreScopes(s)
 	for _, e := range s.entries {
+		e.at = s.waitEnd(e.at, now)
 		w.restoreEntry(e)
 	}
 	return w

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 
 	"lockstep"
@@ -27,6 +28,9 @@ type state struct {
 	// The end of the log when it was saved: a log that ends before has lost something.
 	end    uint64
 	endLSN lockstep.LSN
+	// What the clock said, in whole milliseconds: a restart under another clock tells by
+	// it what was left of a wait. 0: unknown.
+	clock int64
 }
 
 // mark says where the log ends.
@@ -44,6 +48,16 @@ func (s *state) floor() uint64 {
 		}
 	}
 	return low - min(low, 1)
+}
+
+// waitEnd says when a wait that was saved with the end at is over by a clock that says
+// now. A clock that went on ends it where it was to end; one that was set back must not
+// stretch it beyond what was left of it.
+func (s *state) waitEnd(at, now int64) int64 {
+	if at == 0 || s.clock == 0 {
+		return at
+	}
+	return min(at, now+max(at-s.clock, 0))
 }
 
 type savedEntry struct {
@@ -68,9 +82,9 @@ type savedGap struct {
 
 // The layout: version 2; then the fields in order, integers as varints, hashes as 8
 // bytes little endian, lists led by their length; CRC-32C of all of it at the end.
-// Version 1 has no end of the log.
+// Version 1 has no end of the log, version 2 no clock.
 const (
-	stateVersion = 2
+	stateVersion = 3
 	savedFlags   = isBarrier | isWhole | isGap | hasLetter | isLate | again | unchecked
 
 	// Bits of an entry's flags in the state beyond savedFlags.
@@ -122,6 +136,7 @@ func (s *state) append(b []byte) []byte {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.epoch)), e.head)
 	}
 	b = binary.AppendUvarint(binary.AppendUvarint(b, s.end), uint64(s.endLSN))
+	b = binary.AppendUvarint(b, uint64(s.clock/1e6))
 	return withChecksum(b)
 }
 
@@ -209,6 +224,9 @@ func parseState(b []byte) (state, error) {
 	if b[0] > 1 {
 		s.end, s.endLSN = r.uint(), lockstep.LSN(r.uint())
 	}
+	if b[0] > 2 {
+		s.clock = r.time()
+	}
 	if r.bad || len(r.b) > 0 || !slices.IsSortedFunc(s.entries, func(a, b savedEntry) int {
 		if a.seq < b.seq {
 			return -1
@@ -234,6 +252,16 @@ func (r *stateReader) uint() uint64 {
 	}
 	r.b = r.b[size:]
 	return n
+}
+
+// time reads milliseconds since 1970.
+func (r *stateReader) time() int64 {
+	ms := r.uint()
+	if ms > math.MaxInt64/1_000_000 {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	return int64(ms) * 1e6
 }
 
 func (r *stateReader) hash() uint64 {
@@ -288,7 +316,7 @@ func (r *stateReader) entries() []savedEntry {
 			e.attempts = uint32(r.uint())
 		}
 		if f&savedAt != 0 {
-			e.at = int64(r.uint()) * 1e6
+			e.at = r.time()
 		}
 		return e
 	})
