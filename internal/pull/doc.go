@@ -1,0 +1,2 @@
+// Package pull keeps a mirror in step with an API.
+package pull

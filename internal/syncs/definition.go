@@ -1,0 +1,63 @@
+// Package syncs runs the syncs of a node: those of its configuration and those made
+// by API.
+package syncs
+
+import (
+	"encoding/json"
+	"time"
+
+	"lockstep/internal/pull"
+)
+
+// Definition says which account of which API is mirrored, and where.
+type Definition struct {
+	ID       string `json:"id"` // a uuid; names the saved state, so it never changes
+	Name     string `json:"name"`
+	Provider string `json:"provider"`       // stripe, github or rest
+	Spec     string `json:"spec,omitempty"` // of provider rest: the YAML itself
+	SpecFile string `json:"spec_file,omitempty"`
+	BaseURL  string `json:"base_url,omitempty"` // empty: the API itself
+	// Credential is kept apart from the rest, sealed, and never shown.
+	Credential  Credential      `json:"-"`
+	Collections []string        `json:"collections"` // stripe:customer; empty: all
+	Database    string          `json:"database"`
+	Schema      string          `json:"schema"`
+	RateLimit   RateLimit       `json:"rate_limit"`
+	Every       time.Duration   `json:"every,omitempty"` // pause between polls; 0: as the API's spec says
+	ExternalID  string          `json:"external_id,omitempty"`
+	Metadata    json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
+	Paused      bool            `json:"paused"`
+	ManagedBy   string          `json:"managed_by"` // file or api
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+}
+
+// Credential lets a sync into an account.
+type Credential struct {
+	Kind       string            `json:"kind,omitempty"` // stripe_key, github_token, …: for people; the properties decide
+	Properties map[string]string `json:"properties"`
+}
+
+// RateLimit narrows what the API's own limits allow. A zero field leaves those.
+type RateLimit struct {
+	RequestsPerSecond float64 `json:"requests_per_second,omitempty"`
+	MaxConcurrent     int     `json:"max_concurrent,omitempty"`
+	Reserve           float64 `json:"reserve,omitempty"` // share that is left to others, 0 to 1
+}
+
+// View is a sync as it is now.
+type View struct {
+	Definition Definition
+	Status     pull.Status
+}
+
+// Entry is a line of the log of what a sync did.
+type Entry struct {
+	ID         int64 // ascending
+	At         time.Time
+	Kind       string // backfill, poll, sweep, schema, pause, …
+	Collection string
+	Outcome    string // started, completed, held, failed, …
+	Message    string
+	Payload    json.RawMessage
+}
