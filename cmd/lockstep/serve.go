@@ -4,10 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"lockstep/engine"
 	"lockstep/internal/config"
 )
+
+// collectAt is how much the heap of a node grows, in percent of what lives, before
+// garbage is collected. Most of what a node holds is caches and buffers that live
+// long, so that Go's own 100 would keep as much again; docs/performance.md has what
+// it saves and costs. GOGC in the environment overrides it.
+const collectAt = 40
 
 type serveCmd struct {
 	Config string `short:"c" placeholder:"FILE" help:"The configuration; default lockstep.yml here, or the defaults when there is none."`
@@ -26,6 +33,9 @@ func (v *serveCmd) Run(ctx context.Context, s streams) error {
 	log, err := s.logger()
 	if err != nil {
 		return err
+	}
+	if _, chosen := s.lookup("GOGC"); !chosen {
+		debug.SetGCPercent(collectAt)
 	}
 	node := engine.New(cfg, engine.Options{Logger: log, Version: version(), Stdout: s.out, Ready: func(n engine.Node) {
 		log.InfoContext(ctx, "ready to serve", "version", version(), "server", n.Server, "data_dir", cfg.DataDir)
