@@ -54,7 +54,7 @@ func (w *window) find(t token) (int32, verdict) {
 		}
 		return none, stale
 	}
-	if t.seq >= w.endOf(t.epoch) {
+	if w.leftOpen(t) {
 		return none, stale
 	}
 	return none, settled
@@ -96,16 +96,6 @@ func (w *window) readAgain(seq uint64, tableHash uint32) bool {
 // will be read, or read again.
 func (w *window) comes(c change) bool {
 	return c.seq >= w.head || w.overflowed(c.seq, c.key) || c.sort != wholeBarrier && w.readAgain(c.seq, uint32(c.table))
-}
-
-// endOf returns where an earlier epoch ended: it settled nothing from there on.
-func (w *window) endOf(epoch uint32) uint64 {
-	for _, e := range w.epochs {
-		if e.epoch > epoch {
-			return e.head
-		}
-	}
-	return w.head
 }
 
 // settle marks a change as settled by that delivery; 0: by nobody, and no token may
@@ -175,7 +165,7 @@ const (
 	// contested at once as a process that stood still had handed out.
 	winnerLimit = 65_536
 	// savedWinners is how many of them outlive the process: they are part of every save.
-	savedWinners = 256
+	savedWinners = 1024
 )
 
 // winners remembers the last winners, oldest first.

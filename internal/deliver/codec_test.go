@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func sampleState() state {
 		},
 		keys: []savedScope{{1, 2, 3, 4}}, tables: []savedScope{{5, 5, 6, 7}}, parkedKeys: []savedParked{{8, 9, 10}}, fresh: []savedFresh{{11, 12}},
 		end: 1001, endLSN: 1 << 40, clock: 1_789_999_999_000_000_000,
-		gaps: []savedGap{{13, 14, 15, byDamage}}, spent: []uint64{16}, winners: []winner{{seq: 17, epoch: 6, delivery: 18}}, epochs: []epochHead{{6, 500}, {7, 900}},
+		gaps: []savedGap{{13, 14, 15, byDamage}}, spent: []uint64{16}, winners: []winner{{seq: 17, epoch: 6, delivery: 18}}, epochs: []epochHead{{epoch: 6, head: 500, open: []uint64{3, 499}, keys: []savedScope{{1, 2, 3, 4}}}, {epoch: 7, head: 900, tables: []savedScope{{5, 5, 6, 7}}}},
 	}
 }
 
@@ -82,13 +83,72 @@ func TestWaitIsNoLongerThanWhatWasLeftOfItWhateverTheClockSays(t *testing.T) {
 	}
 }
 
+// Two kills, and between them somebody else settles what a worker had in hand: however
+// much that was, the worker's late ack is refused, and the other's repeated one is not.
+func TestLateAcksOfAnEarlierProcessAreStaleHoweverManyThereAre(t *testing.T) {
+	t.Parallel()
+	const n = 5000
+	p := policy{ackWait: time.Hour, maxInFlight: 2 * n}
+	w := newWindow(p, 1, rand.Float64)
+	read := func() {
+		for seq := w.head; seq <= n; seq++ {
+			w.insert(seq, w.keyFor(seq, w.tableFor(8)), 0)
+			w.place(w.keyOf[seq])
+		}
+		w.head = n + 1
+	}
+	kill := func() {
+		var s state
+		w.saved(0, w.snapshot(&s))
+		s, err := parseState(s.append(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = restore(s, p, 0, rand.Float64)
+	}
+	hold := func() (tokens []token) {
+		read()
+		for _, h := range w.take(0, n, "") {
+			tokens = append(tokens, h.token(w.epoch))
+		}
+		return tokens
+	}
+	ack := func(when string, tokens []token, want ...verdict) {
+		t.Helper()
+		for _, tok := range tokens {
+			if v := w.ack(tok); !slices.Contains(want, v) {
+				t.Fatalf("%s: ack of change %d: verdict %d, want one of %d", when, tok.seq, v, want)
+			}
+		}
+	}
+	var settledFirst, lost []token
+	for i, tok := range hold() {
+		if i%2 == 0 {
+			lost = append(lost, tok)
+		} else {
+			settledFirst = append(settledFirst, tok)
+		}
+	}
+	ack("before the kill", settledFirst, applied)
+	kill()
+	again := hold()
+	if len(again) != len(lost) {
+		t.Fatalf("%d changes come again, want %d", len(again), len(lost))
+	}
+	ack("after the kill", again, applied)
+	kill()
+	ack("of the process before the last", lost, stale)
+	ack("repeated", again, settled)
+	ack("repeated, of the process before the last", settledFirst, settled)
+}
+
 func TestStateOfAnOlderVersionIsRead(t *testing.T) {
 	t.Parallel()
 	want := sampleState()
 	now := want.append(nil)
-	clock := len(binary.AppendUvarint(nil, uint64(want.clock/1e6)))
-	older := withChecksum(append([]byte{2}, now[1:len(now)-4-clock]...))
-	want.clock = 0
+	since := len(appendLeftOpen(binary.AppendUvarint(nil, uint64(want.clock/1e6)), want.epochs))
+	older := withChecksum(append([]byte{2}, now[1:len(now)-4-since]...))
+	want.clock, want.epochs = 0, []epochHead{{epoch: 6, head: 500}, {epoch: 7, head: 900}}
 	got, err := parseState(older)
 	if err != nil {
 		t.Fatal(err)

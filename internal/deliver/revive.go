@@ -48,7 +48,7 @@ func (c *Consumer) reviveLost(ctx context.Context, s state, floor uint64, why er
 func (c *Consumer) forgetTokens() {
 	w := c.w
 	w.epoch = max(w.epoch, uint32(time.Now().Unix()))
-	w.minEpoch, w.epochs = w.epoch, []epochHead{{w.epoch, w.head}}
+	w.minEpoch, w.epochs = w.epoch, []epochHead{{epoch: w.epoch, head: w.head}}
 }
 
 func (c *Consumer) sayLost(ctx context.Context, from uint64, why error) {

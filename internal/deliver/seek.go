@@ -60,7 +60,7 @@ func (w *window) movedTo(head uint64, now int64) *window {
 	n := newWindow(w.policy, head, w.random)
 	n.now = now
 	n.epoch, n.minEpoch = w.epoch+1, w.epoch+1
-	n.epochs = []epochHead{{n.epoch, head}}
+	n.epochs = []epochHead{{epoch: n.epoch, head: head}}
 	n.parkedKeys, n.spent, n.erasable = w.parkedKeys, w.spent, w.erasable
 	n.totals, n.ackedBefore, n.parkedBefore = w.totals, w.ackedBefore, w.parkedBefore
 	n.holders, n.limits = w.holders, w.limits

@@ -103,7 +103,8 @@ func restore(s state, p policy, now int64, random func() float64) *window {
 	// Anything below may be settled, so nothing below may be read again as a whole.
 	w.touched = s.head - min(s.head, 1)
 	w.epoch, w.minEpoch = s.epoch+1, s.minEpoch
-	w.epochs = append(slices.Clone(s.epochs), epochHead{w.epoch, s.head})
+	w.epochs = append(slices.Clone(s.epochs), beganWith(w.epoch, s))
+	boundEpochs(w.epochs)
 	if n := len(w.epochs); n > epochLimit {
 		w.epochs = slices.Clone(w.epochs[n-epochLimit:])
 		// Tokens of before cannot be judged any more.

@@ -82,7 +82,7 @@ type savedGap struct {
 
 // The layout: version 2; then the fields in order, integers as varints, hashes as 8
 // bytes little endian, lists led by their length; CRC-32C of all of it at the end.
-// Version 1 has no end of the log, version 2 no clock.
+// Version 1 has no end of the log, version 2 no clock and nothing that epochs left open.
 const (
 	stateVersion = 3
 	savedFlags   = isBarrier | isWhole | isGap | hasLetter | isLate | again | unchecked
@@ -131,12 +131,9 @@ func (s *state) append(b []byte) []byte {
 	for _, n := range s.winners {
 		b = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, n.seq), uint64(n.epoch)), n.delivery)
 	}
-	b = binary.AppendUvarint(b, uint64(len(s.epochs)))
-	for _, e := range s.epochs {
-		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.epoch)), e.head)
-	}
+	b = appendEpochs(b, s.epochs)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, s.end), uint64(s.endLSN))
-	b = binary.AppendUvarint(b, uint64(s.clock/1e6))
+	b = appendLeftOpen(binary.AppendUvarint(b, uint64(s.clock/1e6)), s.epochs)
 	return withChecksum(b)
 }
 
@@ -220,12 +217,13 @@ func parseState(b []byte) (state, error) {
 	s.gaps = each(&r, 4, func() savedGap { return savedGap{r.uint(), r.uint(), r.uint(), gapCause(r.uint() & 1)} })
 	s.spent = each(&r, 1, r.uint)
 	s.winners = each(&r, 3, func() winner { return winner{seq: r.uint(), epoch: uint32(r.uint()), delivery: r.uint()} })
-	s.epochs = each(&r, 2, func() epochHead { return epochHead{uint32(r.uint()), r.uint()} })
+	s.epochs = each(&r, 2, func() epochHead { return epochHead{epoch: uint32(r.uint()), head: r.uint()} })
 	if b[0] > 1 {
 		s.end, s.endLSN = r.uint(), lockstep.LSN(r.uint())
 	}
 	if b[0] > 2 {
 		s.clock = r.time()
+		r.leftOpen(s.epochs)
 	}
 	if r.bad || len(r.b) > 0 || !slices.IsSortedFunc(s.entries, func(a, b savedEntry) int {
 		if a.seq < b.seq {

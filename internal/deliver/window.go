@@ -169,13 +169,6 @@ type durable struct {
 	epochs          []epochHead
 }
 
-// epochHead says where an epoch began: what lies at or above was not settled by an
-// earlier one.
-type epochHead struct {
-	epoch uint32
-	head  uint64
-}
-
 // parkedKey is a key whose changes all go to the dead letters.
 type parkedKey struct {
 	first uint64 // its first letter that is neither retried nor dropped
