@@ -32,7 +32,13 @@ func AppendMessageMembers(dst []byte, r Record, o MessageOptions) []byte {
 	}
 	dst = appendOrNull(append(dst, `"record":`...), row)
 	dst = appendOrNull(append(dst, `,"changes":`...), changes)
-	dst = append(dst, `,"action":"`...)
+	return AppendMessageEnd(append(dst, ','), r, o)
+}
+
+// AppendMessageEnd appends the members of a message that follow record and changes,
+// for callers that show the row in a form of their own: action and metadata.
+func AppendMessageEnd(dst []byte, r Record, o MessageOptions) []byte {
+	dst = append(dst, `"action":"`...)
 	dst = append(dst, r.Action().String()...)
 	dst = append(dst, `","metadata":`...)
 	return appendMetadata(dst, r, o)

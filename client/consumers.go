@@ -16,6 +16,8 @@ type Definition struct {
 	Kind        string          `json:"kind,omitempty"`
 	Database    string          `json:"database,omitempty"`
 	Tables      []string        `json:"tables,omitempty"`
+	Collections []string        `json:"collections,omitempty"` // of syncs, in the place of tables: stripe:customer, stripe:*
+	Sync        string          `json:"sync,omitempty"`        // whose collections, by id or name; empty: those of every sync
 	Actions     []string        `json:"actions,omitempty"`
 	Filter      string          `json:"filter,omitempty"`
 	Transform   string          `json:"transform,omitempty"`

@@ -12,7 +12,6 @@ import (
 	"lockstep/internal/capture/backfill"
 	"lockstep/internal/deliver"
 	"lockstep/internal/obs"
-	"lockstep/internal/pattern"
 	"lockstep/internal/stage"
 	"lockstep/internal/stream"
 )
@@ -126,11 +125,7 @@ func (r readers) Lookup(idOrName string) (backfill.Consumer, error) {
 		return backfill.Consumer{}, err
 	}
 	d := c.Definition()
-	patterns, err := pattern.Parse(d.Tables)
-	if err != nil {
-		return backfill.Consumer{}, fmt.Errorf("tables of consumer %s: %w", d.Name, err)
-	}
-	return backfill.Consumer{ID: d.ID, Name: d.Name, Database: d.Database, Selects: patterns.Match, Standing: func() backfill.Standing { return standing(c) }}, nil
+	return backfill.Consumer{ID: d.ID, Name: d.Name, Database: d.Database, Selects: c.Selects, Standing: func() backfill.Standing { return standing(c) }}, nil
 }
 
 func standing(c *deliver.Consumer) backfill.Standing {

@@ -29,7 +29,8 @@ func (e *Engine) openBroker(ctx context.Context) (func() error, error) {
 		return nil, fmt.Errorf("open the dead letters: %w", err)
 	}
 	e.broker = deliver.New(deliver.Config{
-		Logs: e.deliverLog, States: states, Dead: letters{dead}, Secret: e.dir.derive("ack tokens"), Logger: e.Logger.With(obs.KeyStage, "deliver"),
+		Logs: e.deliverLog, States: states, Dead: letters{dead}, Secret: e.dir.derive("ack tokens"), Mirrored: e.mirrored.find,
+		Logger: e.Logger.With(obs.KeyStage, "deliver"),
 	})
 	for _, c := range e.cfg.Consumers {
 		if _, err := e.broker.Put(ctx, e.definition(c)); err != nil {
@@ -46,7 +47,7 @@ var fileConsumers = uuid.MustParse("6f8ff0f4-5f5c-4c4f-9c0c-3d0b5f1d7a11")
 func (e *Engine) definition(c config.Consumer) deliver.Definition {
 	return deliver.Definition{
 		ID: uuid.NewSHA1(fileConsumers, []byte(c.Name)).String(), Name: c.Name, Kind: string(c.Kind), Database: c.Database,
-		Tables: c.Tables, Actions: c.Actions, Filter: c.Filter, Transform: c.Transform, Start: c.Start.String(), Backfill: c.Backfill,
+		Tables: c.Tables, Collections: c.Collections, Sync: c.Sync, Actions: c.Actions, Filter: c.Filter, Transform: c.Transform, Start: c.Start.String(), Backfill: c.Backfill,
 		OrderBy: deliver.OrderBy{None: c.OrderBy.Unordered, Columns: c.OrderBy.Columns},
 		AckWait: c.AckWait, MaxInFlight: c.MaxInFlight, MaxAttempts: c.MaxAttempts, OnExhausted: string(c.OnExhausted),
 		Backoff:   deliver.Backoff{First: c.Backoff.First, Max: c.Backoff.Max, Jitter: c.Backoff.Jitter},

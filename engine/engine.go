@@ -31,6 +31,7 @@ import (
 	"lockstep/internal/pgdb/cluster"
 	"lockstep/internal/stage"
 	"lockstep/internal/stream"
+	"lockstep/internal/syncs"
 )
 
 // Options is what a configuration file cannot say.
@@ -66,6 +67,8 @@ type Engine struct {
 	// remembered lets tokens in while the control plane is away.
 	remembered *tokenCache
 	control    *control
+	mirrored   *mirrored
+	syncs      *syncs.Set
 	shown      shownConsumers
 	examined   examination
 	node       Node
@@ -95,7 +98,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){
-		e.openDir, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openBackfills,
+		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openBackfills, e.openSyncs,
 	} {
 		closer, err := open(ctx)
 		if closer != nil {
@@ -124,6 +127,12 @@ func (e *Engine) openDir(context.Context) (func() error, error) {
 	}
 	e.dir = dir
 	return dir.close, nil
+}
+
+func (e *Engine) openMirrored(context.Context) (func() error, error) {
+	var err error
+	e.mirrored, err = openMirrored(e.dir.path)
+	return nil, err
 }
 
 func (e *Engine) openMetrics(context.Context) (func() error, error) {
@@ -186,6 +195,7 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 // stages lists what runs, in the order in which it stops.
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages := []stage.Stage{{Name: "http", Run: server, Grace: 15 * time.Second}}
+	stages = append(stages, e.syncStage())
 	stages = append(stages, e.pumps()...)
 	stages = append(stages, e.backfillStage(), e.doctorStage())
 	for _, d := range e.databases {

@@ -33,6 +33,16 @@ func (e *Engine) openControl(ctx context.Context) (func() error, error) {
 	return closer, e.remembered.recall(ctx, e.tokens)
 }
 
+// database returns a database of the configuration; nil: there is none of that name.
+func (e *Engine) database(name string) *database {
+	for _, d := range e.databases {
+		if d.Name == name {
+			return d
+		}
+	}
+	return nil
+}
+
 // home is the database that holds the schema lockstep.
 func (e *Engine) home() *database {
 	for _, d := range e.databases {
@@ -53,6 +63,8 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Health:    e.health,
 		Tables:    tables,
 		Backfills: backfillCalls{e},
+		Syncs:     e.syncs,
+		Providers: e.prefixes,
 		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
 	})
 	if err != nil {
@@ -86,11 +98,12 @@ func (e *Engine) databaseList() []api.Database {
 	return list
 }
 
-func (e *Engine) health(context.Context) []api.Part {
+func (e *Engine) health(ctx context.Context) []api.Part {
 	var parts []api.Part
 	for _, d := range e.databases {
 		parts = append(parts, d.health())
 	}
+	parts = append(parts, e.syncParts(ctx)...)
 	if part, ok := e.examined.part(); ok {
 		parts = append(parts, part)
 	}

@@ -78,14 +78,11 @@ func (e *Engine) pumpOnce(ctx context.Context, c *deliver.Consumer, size int, ou
 	if err != nil || len(got.Deliveries) == 0 {
 		return err
 	}
-	d := c.Definition()
 	var lines bytes.Buffer
 	tokens := make([]string, len(got.Deliveries))
 	for i, delivery := range got.Deliveries {
 		tokens[i] = delivery.Token
-		lines.Write(lockstep.FoldLines(lockstep.AppendMessage(nil, delivery.Record, lockstep.MessageOptions{
-			Database: d.Database, ConsumerID: d.ID, ConsumerName: d.Name, Late: delivery.Late, Row: delivery.Row,
-		})))
+		lines.Write(lockstep.FoldLines(c.AppendMessage(nil, delivery)))
 		lines.WriteByte('\n')
 	}
 	if _, err := out.Write(lines.Bytes()); err != nil {

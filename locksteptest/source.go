@@ -1,6 +1,6 @@
 // Package locksteptest checks that an implementation of a contract of Lockstep keeps
 // it: [TestSource] for a source.Source, against an API that the test controls, such
-// as a sandbox or a fake.
+// as a sandbox or a fake, and [TestSink] for a sink.Sink, against the destination.
 package locksteptest
 
 import (

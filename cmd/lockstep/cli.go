@@ -25,9 +25,12 @@ type cli struct {
 	Validate   validateCmd   `cmd:"" help:"Check a configuration and tell everything that is wrong."`
 	Tail       tailCmd       `cmd:"" help:"Follow changes as they come."`
 	Consumer   consumerCmd   `cmd:"" help:"Look at consumers, make them, take and settle changes."`
+	Sync       syncCmd       `cmd:"" help:"Look at syncs, make them, pause them, wait for them."`
+	Verify     verifyCmd     `cmd:"" help:"Compare an API with its tables."`
 	Backfill   backfillCmd   `cmd:"" help:"Send existing rows to a consumer, or repair gaps."`
 	Dead       deadCmd       `cmd:"" help:"Look at dead letters, retry or drop them."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Make, list and revoke API tokens."`
+	Sandbox    sandboxCmd    `cmd:"" help:"Serve simulated APIs: Stripe and GitHub with worlds that live, limits and faults."`
 	Bench      benchCmd      `cmd:"" help:"Measure this machine."`
 	Completion completionCmd `cmd:"" help:"Write a completion script for a shell."`
 	About      versionCmd    `cmd:"" name:"version" help:"Print the version."`

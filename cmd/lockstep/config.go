@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
+
 	"lockstep/internal/config"
+	"lockstep/internal/connect"
 	"lockstep/internal/filter"
 	"lockstep/internal/pattern"
 )
@@ -17,7 +20,36 @@ func configOptions(s streams) config.Options {
 			_, err := pattern.Parse([]string{text})
 			return err
 		},
+		CheckSync: checkSync,
 	}
+}
+
+// checkSync looks at a sync with the eyes of its provider.
+func checkSync(s config.Sync) config.SyncCheck {
+	given := make(map[string]string, len(s.Credential.Properties))
+	for name, value := range s.Credential.Properties {
+		given[name] = value.Reveal()
+	}
+	account, err := connect.Resolve(connect.Definition{
+		Provider: s.Provider, Spec: s.Spec, SpecFile: s.SpecFile, BaseURL: s.BaseURL, Kind: s.Credential.Kind, Properties: given, Collections: s.Collections,
+	})
+	if err == nil {
+		return config.SyncCheck{Collections: account.Names(), Schema: account.Prefix()}
+	}
+	problems, ok := errors.AsType[connect.Problems](err)
+	if !ok {
+		return config.SyncCheck{Faults: []config.SyncFault{{Message: reason(err)}}}
+	}
+	check := config.SyncCheck{Faults: make([]config.SyncFault, 0, len(problems))}
+	for _, p := range problems {
+		fault := config.SyncFault{Field: p.Field, Message: p.Message, Remedy: p.Remedy}
+		if p.Spec != nil {
+			in := config.Problem(*p.Spec)
+			fault.In = &in
+		}
+		check.Faults = append(check.Faults, fault)
+	}
+	return check
 }
 
 func compiles(kind filter.Kind, text string) error {

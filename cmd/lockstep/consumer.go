@@ -42,7 +42,7 @@ func (consumerLsCmd) Run(ctx context.Context, c *cli, p printer) error {
 	raws := make([]json.RawMessage, len(list))
 	for i, one := range list {
 		raws[i] = one.Raw
-		t.add(one.Name, one.Kind, one.Database, stateOf(one), number(one.Stats.Pending), number(one.Stats.InFlight), number(one.Stats.Dead), orAll(one.Tables))
+		t.add(one.Name, one.Kind, one.Database, stateOf(one), number(one.Stats.Pending), number(one.Stats.InFlight), number(one.Stats.Dead), gets(one))
 	}
 	return p.result(raws, t)
 }
@@ -55,11 +55,13 @@ func stateOf(c client.Consumer) string {
 	return c.Status
 }
 
-func orAll(tables []string) string {
-	if len(tables) == 0 {
+// gets names the tables or collections whose changes the consumer gets.
+func gets(c client.Consumer) string {
+	names := append(append([]string{}, c.Tables...), c.Collections...)
+	if len(names) == 0 {
 		return "all"
 	}
-	return strings.Join(tables, " ")
+	return strings.Join(names, " ")
 }
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -111,6 +113,8 @@ type consumerCreateCmd struct {
 	Kind        string        `placeholder:"KIND" help:"How it gets its changes: http or stdout. Default: http."`
 	Database    string        `placeholder:"NAME" help:"The database. Default: the only one."`
 	Tables      []string      `placeholder:"PATTERN" help:"Tables, such as public.orders or stripe.*; a name alone is one of public. Default: all."`
+	Collections []string      `name:"collection" aliases:"collections" placeholder:"NAME" help:"Collections of syncs in the place of tables, such as stripe:customer or stripe:*."`
+	Sync        string        `placeholder:"NAME" help:"With collections: only those of this sync."`
 	Actions     []string      `placeholder:"ACTION" help:"insert, update, delete. Default: all."`
 	Filter      string        `placeholder:"EXPR" help:"Only changes for which the expression is true."`
 	Transform   string        `placeholder:"EXPR" help:"What becomes of the record."`
@@ -166,6 +170,8 @@ func (x *consumerCreateCmd) definition(s streams) (map[string]json.RawMessage, e
 	set("kind", x.Kind, x.Kind != "")
 	set("database", x.Database, x.Database != "")
 	set("tables", patterns(x.Tables), len(x.Tables) > 0)
+	set("collections", x.Collections, len(x.Collections) > 0)
+	set("sync", x.Sync, x.Sync != "")
 	set("actions", x.Actions, len(x.Actions) > 0)
 	set("filter", x.Filter, x.Filter != "")
 	set("transform", x.Transform, x.Transform != "")

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -26,6 +27,7 @@ func TestScripts(t *testing.T) {
 			e.Defer(n.close)
 			e.Values[nodeKey{}] = n
 			e.Setenv("LOCKSTEP_SERVER", n.address())
+			e.Setenv("NODE", strings.TrimPrefix(n.address(), "http://"))
 			e.Setenv("TZ", "UTC")
 			return nil
 		},

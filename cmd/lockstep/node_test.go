@@ -17,6 +17,7 @@ import (
 type node struct {
 	server    *httptest.Server
 	backfills backfills
+	syncs     fakeSyncs
 
 	mu        sync.Mutex // guards what follows
 	consumers map[string]map[string]any
@@ -51,6 +52,7 @@ func newNode() *node {
 	mux.HandleFunc("POST /v1/tokens", n.createToken)
 	mux.HandleFunc("DELETE /v1/tokens/{id}", n.revokeToken)
 	n.backfills.routes(mux)
+	n.syncs.routes(mux)
 	mux.HandleFunc("GET /v1/databases/{name}", n.database)
 	mux.HandleFunc("GET /v1/databases/{name}/changes", n.tail)
 	n.server = httptest.NewServer(n.authorized(mux))

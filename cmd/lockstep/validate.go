@@ -35,7 +35,7 @@ func (v *validateCmd) Run(s streams, p printer) error {
 	if name == "" {
 		name = "the default configuration"
 	}
-	_, err = fmt.Fprintf(s.out, "ok: %s: %s, %s, %s\n", name, count(len(c.Databases), "database"), count(len(c.Consumers), "consumer"), count(len(c.Tokens), "token"))
+	_, err = fmt.Fprintf(s.out, "ok: %s: %s, %s, %s, %s\n", name, count(len(c.Databases), "database"), count(len(c.Syncs), "sync"), count(len(c.Consumers), "consumer"), count(len(c.Tokens), "token"))
 	return err
 }
 

@@ -48,6 +48,11 @@ type Config struct {
 	Tables func(patterns []string) (func(t *lockstep.Table) bool, error)
 	// Backfills reads existing rows; nil: calls that need it answer 503.
 	Backfills Backfills
+	// Syncs mirrors APIs; nil: calls that need it answer 503.
+	Syncs Syncs
+	// Providers names what stands before the colon of a collection, such as stripe; a
+	// consumer of another one's collections is refused. nil: none is.
+	Providers func() []string
 
 	Audit     Auditor             // nil: the audit goes to the log
 	Metrics   *obs.Metrics        // nil: not counted
@@ -67,6 +72,8 @@ type API struct {
 	health    func(ctx context.Context) []Part
 	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
 	backfills Backfills
+	syncs     Syncs
+	providers func() []string
 	audit     Auditor
 	metrics   *obs.Metrics
 	gatherer  prometheus.Gatherer
@@ -92,7 +99,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		backfills: c.Backfills, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, syncs: c.Syncs, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
 	}
@@ -113,6 +120,7 @@ func New(c Config) (*API, error) {
 	a.pullRoutes()
 	a.deadRoutes()
 	a.backfillRoutes()
+	a.syncRoutes()
 	a.changeRoutes()
 	a.statusRoutes()
 	a.tokenRoutes()
@@ -133,7 +141,7 @@ func (a *API) documentation() huma.Config {
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
 				Title: "Lockstep", Version: a.version, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
-				Description: "Every committed change of a Postgres, in order per row, processed exactly once. " +
+				Description: "Every committed change of a Postgres, and of the APIs that are mirrored in it, in order per row, processed exactly once. " +
 					"Errors are problem documents (RFC 9457). Every id may also be the resource's name.",
 			},
 			Servers: []*huma.Server{{URL: "/", Description: "This node"}},
@@ -143,7 +151,8 @@ func (a *API) documentation() huma.Config {
 			},
 			Tags: []*huma.Tag{
 				{Name: "consumers", Description: "Who reads changes"}, {Name: "pull", Description: "Taking and settling changes"},
-				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "backfills", Description: "Existing rows: to one consumer, or to everybody behind a gap"}, {Name: "databases", Description: "What is captured, and its changes"},
+				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "backfills", Description: "Existing rows: to one consumer, or to everybody behind a gap"},
+				{Name: "syncs", Description: "APIs that are mirrored in Postgres"}, {Name: "databases", Description: "What is captured, and its changes"},
 				{Name: "tokens", Description: "Who may call"}, {Name: "node", Description: "How the node is"},
 			},
 		},

@@ -27,7 +27,8 @@ type ConsumerBody struct {
 	Kind        *string      `json:"kind,omitempty" enum:"http,webhook,postgres,nats,kafka,redis,embeddings,stdout" doc:"How its changes get there. Default: http"`
 	Database    *string      `json:"database,omitempty" doc:"Default: the only one"`
 	Tables      *[]string    `json:"tables,omitempty" doc:"Patterns such as public.orders, public.* or -public.audit. Default: every table"`
-	Collections *[]string    `json:"collections,omitempty" doc:"Collections of syncs"`
+	Collections *[]string    `json:"collections,omitempty" doc:"Collections of syncs in the place of tables: stripe:customer, stripe:* or * for all. record is then the API's object with its data, also for filter and transform, and changes is null"`
+	Sync        *string      `json:"sync,omitempty" doc:"With collections: only those of this sync, by its id or name"`
 	Actions     *[]string    `json:"actions,omitempty" doc:"insert, update, delete. Default: all; read is always included"`
 	Filter      *string      `json:"filter,omitempty" doc:"An expression; changes for which it is false are left out" example:"record.amount > 100"`
 	Transform   *string      `json:"transform,omitempty" doc:"An expression whose result takes the place of record"`
@@ -59,20 +60,12 @@ type BatchBody struct {
 // HTTPConsumerBody also takes the members of the pull consumers of 2024.
 type HTTPConsumerBody struct {
 	ConsumerBody
-	FilterCollection *string    `json:"filter_collection_id,omitempty" doc:"A collection of a sync"`
-	Filters          *OldFilter `json:"filters,omitempty"`
+	FilterCollection *string    `json:"filter_collection_id,omitempty" doc:"The older form of collections, for one" example:"github:pull_request"`
+	Filters          *OldFilter `json:"filters,omitempty" doc:"The older form of collections and sync"`
 	DeliverPolicy    *string    `json:"deliver_policy,omitempty" doc:"all, new, last, or a length of time such as 1h: the older form of start"`
 	AckWaitMS        *int64     `json:"ack_wait_ms,omitempty" doc:"The older form of ack_wait"`
 	MaxAckPending    *int       `json:"max_ack_pending,omitempty" doc:"The older form of max_in_flight"`
 	MaxDeliver       *int       `json:"max_deliver,omitempty" doc:"The older form of max_attempts; -1: for ever"`
-}
-
-// OldFilter names what a pull consumer of 2024 gets.
-type OldFilter struct {
-	Provider   *string `json:"provider,omitempty"`
-	Sync       *string `json:"sync_id,omitempty"`
-	Collection *string `json:"collection_id,omitempty"`
-	Resource   *string `json:"resource_id,omitempty"`
 }
 
 // Span is a length of time in JSON: "30s", or a number of milliseconds.
@@ -162,6 +155,8 @@ func (b ConsumerBody) apply(d *deliver.Definition, f *faults) {
 	take(&d.Kind, b.Kind)
 	take(&d.Database, b.Database)
 	take(&d.Tables, b.Tables)
+	take(&d.Collections, b.Collections)
+	take(&d.Sync, b.Sync)
 	take(&d.Filter, b.Filter)
 	take(&d.Transform, b.Transform)
 	take(&d.Start, b.Start)
@@ -231,9 +226,6 @@ func (b ConsumerBody) notYet(d *deliver.Definition, f *faults) {
 	if d.Kind != "" && d.Kind != "http" && d.Kind != "stdout" {
 		f.add("kind", "consumers of kind %s are not available in this release: use http", d.Kind)
 	}
-	if b.Collections != nil && len(*b.Collections) > 0 {
-		f.add("collections", "there is no collection %q: no sync mirrors it here; use tables", (*b.Collections)[0])
-	}
 }
 
 // apply writes the length of time to dst; nil leaves it alone.
@@ -255,12 +247,7 @@ func (b HTTPConsumerBody) apply(d *deliver.Definition, f *faults) {
 	if b.Kind != nil && *b.Kind != "http" {
 		f.add("kind", "an HTTP consumer is of kind http; use /v1/consumers for others")
 	}
-	if b.FilterCollection != nil && *b.FilterCollection != "" {
-		f.add("filter_collection_id", "there is no collection %q: no sync mirrors it here; use tables", *b.FilterCollection)
-	}
-	if b.Filters != nil && *b.Filters != (OldFilter{}) {
-		f.add("filters", "no sync mirrors what they name; use tables")
-	}
+	b.collections(d, f)
 	b.twice(f)
 	if b.DeliverPolicy != nil {
 		b.policy(d, f)

@@ -15,6 +15,8 @@ type ConsumerView struct {
 	Kind        string            `json:"kind"`
 	Database    string            `json:"database"`
 	Tables      []string          `json:"tables"`
+	Collections []string          `json:"collections" doc:"Collections of syncs, in the place of tables"`
+	Sync        string            `json:"sync" doc:"Whose collections; empty: those of every sync"`
 	Actions     []string          `json:"actions"`
 	Filter      string            `json:"filter"`
 	Transform   string            `json:"transform"`
@@ -63,15 +65,13 @@ type HTTPConsumerView struct {
 func viewOfConsumer(c Consumer) ConsumerView {
 	d, s := c.Definition(), c.Standing()
 	v := ConsumerView{
-		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Tables: d.Tables, Filter: d.Filter, Transform: d.Transform,
+		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Filter: d.Filter, Transform: d.Transform,
 		Start: d.Start, Backfill: d.Backfill, OrderBy: OrderBy{d.OrderBy}, AckWait: spanText(d.AckWait), MaxInFlight: d.MaxInFlight, MaxAttempts: d.MaxAttempts,
 		OnExhausted: d.OnExhausted, Paused: s.Paused, Status: "active", Metadata: d.Metadata, ManagedBy: d.ManagedBy,
 		Backoff:   BackoffView{First: spanText(d.Backoff.First), Max: spanText(d.Backoff.Max), Jitter: d.Backoff.Jitter},
 		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(), Stats: statsOf(s), Health: healthOf(s),
 	}
-	if v.Tables == nil {
-		v.Tables = []string{}
-	}
+	v.Tables, v.Collections, v.Sync = append([]string{}, d.Tables...), append([]string{}, d.Collections...), d.Sync
 	if v.Metadata == nil {
 		v.Metadata = json.RawMessage("null")
 	}
@@ -97,6 +97,7 @@ func actionNames(actions []lockstep.Action) []string {
 func viewOfHTTPConsumer(c Consumer) HTTPConsumerView {
 	d := c.Definition()
 	v := HTTPConsumerView{ConsumerView: viewOfConsumer(c), AckWaitMS: d.AckWait.Milliseconds(), MaxAckPending: d.MaxInFlight, MaxDeliver: d.MaxAttempts}
+	v.FilterCollection, v.Filters = inOlderWords(d)
 	if v.MaxDeliver == 0 {
 		v.MaxDeliver = -1
 	}

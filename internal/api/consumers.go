@@ -47,6 +47,7 @@ type (
 // definer is a body that defines a consumer.
 type definer interface {
 	apply(d *deliver.Definition, f *faults)
+	collectionAt(i int) string
 }
 
 func (a *API) consumerRoutes() {
@@ -156,6 +157,7 @@ func (a *API) define(ctx context.Context, body definer) (Consumer, error) {
 	var d deliver.Definition
 	var f faults
 	body.apply(&d, &f)
+	a.checkCollections(nil, d.Collections, body, &f)
 	db, err := a.databaseFor(&d)
 	if err != nil {
 		f.add("database", "%s", err)
@@ -225,6 +227,7 @@ func (a *API) change(ctx context.Context, fam family, idOrName string, body defi
 	after := before
 	var f faults
 	body.apply(&after, &f)
+	a.checkCollections(before.Collections, after.Collections, body, &f)
 	for _, fixed := range []struct {
 		field, was, is, remedy string
 	}{

@@ -169,6 +169,9 @@ func bodyOf(d deliver.Definition) ConsumerBody {
 		Start: &d.Start, Backfill: &d.Backfill, OrderBy: &OrderBy{d.OrderBy}, AckWait: span(spanText(d.AckWait)), MaxInFlight: &d.MaxInFlight, MaxAttempts: &d.MaxAttempts,
 		OnExhausted: &d.OnExhausted, Backoff: &BackoffBody{First: span(spanText(d.Backoff.First)), Max: span(spanText(d.Backoff.Max)), Jitter: &d.Backoff.Jitter},
 	}
+	if len(d.Collections) > 0 {
+		b.Collections, b.Sync = &d.Collections, &d.Sync
+	}
 	if len(d.Metadata) > 0 {
 		b.Metadata = &Anything{d.Metadata}
 	}

@@ -109,6 +109,7 @@ func (r *real) broker(server *stream.Server) *deliver.Broker {
 	b := deliver.New(deliver.Config{
 		Logs:   func(context.Context, string) (deliver.Log, error) { return streamLog{r.log}, nil },
 		States: states, Dead: letters{dead}, Secret: bytes.Repeat([]byte("s"), 32),
+		Mirrored: mirroredPulls,
 	})
 	r.run(b.Run)
 	return b

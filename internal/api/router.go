@@ -33,6 +33,9 @@ type Route struct {
 	Waits bool
 	// Takes marks calls that have an effect although their method is safe.
 	Takes bool
+	// Webhook marks calls of other systems, which sign their bodies: header and body
+	// come to the handler as they are, the body up to maxWebhook.
+	Webhook bool
 	// Hidden routes are no part of the documented API: documentation, metrics.
 	Hidden bool
 }
@@ -81,8 +84,12 @@ func (a *API) guarded(rt Route, w *answer, r *http.Request, h http.HandlerFunc) 
 		a.fail(w, r, err)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, a.maxBody)
-	lenientContentType(r)
+	if rt.Webhook {
+		r.Body = http.MaxBytesReader(w, r.Body, maxWebhook)
+	} else {
+		r.Body = http.MaxBytesReader(w, r.Body, a.maxBody)
+		lenientContentType(r)
+	}
 	ctx := context.WithValue(r.Context(), callerKey{}, caller{Identity: who, remote: remoteHost(r)})
 	h(w, r.WithContext(ctx))
 }

@@ -21,6 +21,15 @@ func matrix() map[string]string {
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
 		"GET /openapi.json": "none", "GET /docs": "none", "GET /docs/docs.css": "none", "GET /docs/docs.js": "none",
 	}
+	for route, need := range map[string]string{
+		"GET ": "read", "POST ": "write", "GET /{id}": "read", "PATCH /{id}": "write", "DELETE /{id}": "write",
+		"POST /{id}/run": "write", "POST /{id}/pause": "write", "POST /{id}/resume": "write", "POST /{id}/resync": "write",
+		"GET /{id}/wait": "read", "POST /{id}/verify": "write", "GET /{id}/log": "read",
+		"POST /{id}/webhook": "none", "PUT /{id}/webhook": "none", "PATCH /{id}/webhook": "none", "DELETE /{id}/webhook": "none", "GET /{id}/webhook": "none",
+	} {
+		method, path, _ := strings.Cut(route, " ")
+		m[method+" /v1/syncs"+path] = need
+	}
 	for _, base := range []string{"/v1/consumers", "/v1/http-consumers"} {
 		for route, need := range map[string]string{
 			"GET ": "read", "POST ": "write", "GET /{id}": "read", "PATCH /{id}": "write", "DELETE /{id}": "write",
@@ -218,7 +227,7 @@ func TestEveryCallThatChangesTheControlPlaneIsAuditedOnce(t *testing.T) {
 // succeed makes what a mutating route needs and calls it.
 func succeed(t *testing.T, n *node, rt api.Route) response {
 	t.Helper()
-	name := fmt.Sprintf("c%d", len(n.broker.List()))
+	name := fmt.Sprintf("c%d", len(n.audit.all()))
 	body, id := "", name
 	switch {
 	case rt.Path == "/v1/databases/{name}/gaps/backfill":
@@ -233,6 +242,14 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 			t.Fatal(err)
 		}
 		id = token.ID
+	case strings.HasPrefix(rt.Path, "/v1/syncs"):
+		id = n.syncs.made(t, name).Definition.ID
+		switch {
+		case rt.Path == "/v1/syncs":
+			body = `{"name":"new-` + name + `","provider":"stripe","credential":{"properties":{"secret":"s"}}}`
+		case rt.Method == http.MethodPatch:
+			body = `{"every":"5s"}`
+		}
 	case !rt.Consumer:
 		body = `{"name":"` + name + `"}`
 	default:

@@ -30,6 +30,7 @@ type node struct {
 	log       *memLog
 	broker    *memBroker
 	backfills *memBackfills
+	syncs     *memSyncs
 	audit     *memAudit
 	tokens    *auth.Tokens
 	logged    *lockedBuffer
@@ -64,6 +65,7 @@ func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *n
 	t.Helper()
 	n := &node{log: newLog(), broker: &memBroker{}, audit: &memAudit{}, logged: &lockedBuffer{}}
 	n.backfills = &memBackfills{consumers: n.broker}
+	n.syncs = &memSyncs{}
 	var err error
 	if n.tokens, err = auth.Open(auth.Config{Static: static, Store: &memTokens{}}); err != nil {
 		t.Fatal(err)
@@ -87,6 +89,7 @@ func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *n
 		},
 		Health:    func(context.Context) []api.Part { return n.parts },
 		Backfills: n.backfills,
+		Syncs:     n.syncs,
 		Audit:     n.audit,
 		Metrics:   metrics,
 		Gatherer:  reg,

@@ -21,16 +21,21 @@ func borders() map[string][]string {
 		"client":               {},
 		"source":               {},
 		"sandbox":              {},
-		"locksteptest":         {"source"},
+		"locksteptest":         {"sink", "source"},
 		"internal/mirror":      {"internal/obs", "internal/pgdb", "source"},
-		"internal/pull":        {"internal/mirror", "internal/obs", "source"},
+		"internal/pull":        {"internal/mirror", "internal/obs", "internal/pgdb", "source"},
 		"internal/arch":        {},
+		"examples":             {}, // as a user's program would be
 		"internal/auth":        {"internal/obs", "internal/pgdb"},
 		"internal/capture":     {"internal/obs", "internal/pattern", "internal/pgdb"},
 		"internal/torture":     {},
 		"internal/chaos":       {},
 		"internal/doctor":      {"internal/capture", "internal/config", "internal/obs", "internal/pattern", "internal/pgdb"},
 		"internal/config":      {},
+		"internal/connect":     {"internal/pull/limit", "source"},
+		"internal/secret":      {},
+		"internal/syncs":       {"internal/mirror", "internal/obs", "internal/pull", "source"},
+		"sink":                 {},
 		"internal/deliver":     {"internal/filter", "internal/obs", "internal/pattern"},
 		"internal/filter":      {},
 		"internal/pattern":     {},
@@ -38,12 +43,12 @@ func borders() map[string][]string {
 		"internal/pgdb":        {"internal/obs"},
 		"internal/stage":       {},
 		"internal/stream":      {"internal/obs"},
-		"internal/api":         {"internal/auth", "internal/deliver", "internal/filter", "internal/obs"},
+		"internal/api":         {"internal/auth", "internal/deliver", "internal/filter", "internal/obs", "internal/pull", "internal/syncs", "source"},
 		"internal/demo":        {"client", "internal/pgdb"},
 		"internal/pgdb/pgtest": {"internal/obs", "internal/pgdb"},
 		"engine":               {"internal"},
 		"bench":                {"client", "engine", "internal"},
-		"cmd":                  {"bench", "client", "engine", "internal"},
+		"cmd":                  {"bench", "client", "engine", "internal", "sandbox", "source"},
 	}
 }
 
@@ -91,7 +96,8 @@ func state() map[string]string {
 // exits lists the functions outside cmd that may end the process.
 func exits() map[string]string {
 	return map[string]string{
-		"internal/pgdb/pgtest/pgtest.go Main": "it is the body of a TestMain",
+		"internal/pgdb/pgtest/pgtest.go Main":   "it is the body of a TestMain",
+		"examples/postgres-upsert/main.go main": "it is a program",
 	}
 }
 

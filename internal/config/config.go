@@ -12,7 +12,8 @@
 //  4. Secrets ([Secret], [URL]) do not show in any form of printing or logging;
 //     only Reveal gives them away, and no error of this package quotes one.
 //  5. Work and memory are bounded by the file's size, which is limited to
-//     [MaxFileBytes]; no input makes the package panic.
+//     [MaxFileBytes]; no input makes the package panic. The same bound holds for each
+//     file that the configuration names: the specs of syncs, which lie relative to it.
 package config
 
 import (
@@ -37,6 +38,7 @@ type Config struct {
 	Stream    Stream
 	Database  string // the name of the database that holds the schema lockstep
 	Databases []Database
+	Syncs     []Sync
 	Consumers []Consumer
 
 	Key   Secret // 32 bytes, from LOCKSTEP_KEY; empty: none was given
@@ -116,6 +118,8 @@ type Consumer struct {
 	Kind        Kind
 	Database    string
 	Tables      []string          // patterns; empty: every captured table
+	Collections []string          // in the place of Tables: stripe:customer, stripe:* or *
+	Sync        string            // of Collections; empty: every sync
 	Actions     []lockstep.Action // empty: every action. Otherwise read is always among them
 	Filter      string            // an expression; empty: everything passes
 	Transform   string            // an expression; empty: the row as it is

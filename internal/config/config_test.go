@@ -41,7 +41,43 @@ func options(env string) config.Options {
 		CheckFilter:    refuse("filter"),
 		CheckTransform: refuse("transform"),
 		CheckPattern:   refuse("pattern"),
+		CheckSync:      checkSync,
 	}
+}
+
+// checkSync stands for the owner of the providers: it completes collections and schema,
+// and refuses every field that contains the word BAD.
+func checkSync(s config.Sync) config.SyncCheck {
+	check := config.SyncCheck{Schema: s.Provider}
+	fields := map[string]string{"provider": s.Provider, "base_url": s.BaseURL, "credential.kind": s.Credential.Kind}
+	for name, value := range s.Credential.Properties {
+		fields["credential.properties."+name] = value.Reveal()
+	}
+	for i, name := range s.Collections {
+		fields[fmt.Sprintf("collections[%d]", i)] = name
+		check.Collections = append(check.Collections, s.Provider+":"+strings.TrimPrefix(name, s.Provider+":"))
+	}
+	if s.Credential.Properties["secret"] == "" && s.Spec == "" {
+		check.Faults = append(check.Faults, config.SyncFault{Field: "credential.properties.secret", Message: "missing", Remedy: "give it"})
+	}
+	for name, value := range fields {
+		if strings.Contains(value, "BAD") {
+			check.Faults = append(check.Faults, config.SyncFault{Field: name, Message: "it is bad", Remedy: "mend it"})
+		}
+	}
+	for i, line := range strings.Split(s.Spec, "\n") {
+		if at := strings.Index(line, "BAD"); at >= 0 {
+			in := config.Problem{File: s.SpecFile, Line: i + 1, Column: at + 1, Path: "a.b", Message: "the spec is bad", Remedy: "mend it"}
+			check.Faults = append(check.Faults, config.SyncFault{Field: "spec", In: &in})
+		}
+	}
+	if s.Spec != "" {
+		check.Schema = "shop"
+	}
+	if len(check.Faults) > 0 {
+		return config.SyncCheck{Faults: check.Faults}
+	}
+	return check
 }
 
 // TestGolden runs the cases of testdata: lockstep.yml and env go in, and either

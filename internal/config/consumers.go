@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -39,7 +40,7 @@ func (r *reader) consumers(v value, databases []Database, known []string) []Cons
 	var out []Consumer
 	names := map[string]value{}
 	for _, item := range r.list(v) {
-		keys := []string{"name", "kind", "database", "tables", "collections", "actions", "filter", "transform", "start", "backfill", "order_by",
+		keys := []string{"name", "kind", "database", "tables", "collections", "sync", "actions", "filter", "transform", "start", "backfill", "order_by",
 			"ack_wait", "max_in_flight", "max_attempts", "on_exhausted", "backoff", "batch"}
 		f, ok := r.mapping(item, append(keys, allKinds()...)...)
 		if !ok {
@@ -98,9 +99,7 @@ func (r *reader) consumerDatabase(f fields, c *Consumer, refs databasesByName) {
 // selection reads which changes the consumer gets, and in what form.
 func (r *reader) selection(f fields, c *Consumer) {
 	c.Tables = r.patterns(f.get("tables"))
-	if len(r.list(f.get("collections"))) > 0 {
-		r.wrong(f.get("collections"), "collections come with syncs, which are not available in this version", "use tables")
-	}
+	r.collections(f, c)
 	c.Actions = r.actions(f.get("actions"))
 	r.expression(f.get("filter"), &c.Filter, r.options.CheckFilter)
 	r.expression(f.get("transform"), &c.Transform, r.options.CheckTransform)
@@ -112,6 +111,40 @@ func (r *reader) selection(f fields, c *Consumer) {
 	}
 	c.Start = place
 	r.boolean(f.get("backfill"), &c.Backfill)
+}
+
+// collections reads what a consumer gets of syncs. Whether there are such syncs is not
+// asked: they may be made by API, and later.
+func (r *reader) collections(f fields, c *Consumer) {
+	at := f.get("collections")
+	for _, item := range r.list(at) {
+		name, ok := r.scalar(item, "a collection")
+		if ok && !isCollection(name) {
+			r.wrong(item, fmt.Sprintf("%q is not a collection", name), "write provider:collection such as stripe:customer, stripe:* or *")
+		}
+		c.Collections = append(c.Collections, name)
+	}
+	if kindOf(at) == yaml.SequenceNode && len(c.Collections) == 0 {
+		r.wrong(at, "no collection is named", `name some, write ["*"] for all, or remove it`)
+	}
+	if len(c.Collections) > 0 && len(c.Tables) > 0 {
+		r.wrong(at, "a consumer gets either tables or collections, since their records have different forms", "remove one of them, or make two consumers")
+	}
+	r.text(f.get("sync"), &c.Sync)
+	if c.Sync != "" && !f.has("collections") {
+		r.wrong(f.get("sync"), "sync says whose collections the consumer gets, and there are none", `add collections, for example ["*"]`)
+	}
+}
+
+// isCollection says whether a name has the form that delivery reads: stripe:customer,
+// stripe:* or *.
+func isCollection(name string) bool {
+	const all, letters = "*", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
+	provider, collection, ok := strings.Cut(name, ":")
+	if !ok {
+		return name == all
+	}
+	return provider != "" && collection != "" && strings.Trim(provider, letters) == "" && (collection == all || strings.Trim(collection, letters) == "")
 }
 
 // expression reads an expression and has it checked.

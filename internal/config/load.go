@@ -24,6 +24,9 @@ type Options struct {
 	CheckFilter    func(expression string) error
 	CheckTransform func(expression string) error
 	CheckPattern   func(pattern string) error // of tables
+	// CheckSync looks at a sync with the eyes of its provider. What it completes is
+	// taken over.
+	CheckSync func(s Sync) SyncCheck
 }
 
 // Load reads and checks the file at path. An empty path means [DefaultFile] of the
@@ -73,7 +76,7 @@ func Parse(name string, data []byte, o Options) (*Config, error) {
 	}
 	r.environment(c)
 	if len(r.problems) > 0 {
-		return nil, r.problems.tidy()
+		return nil, r.problems.tidy(r.file)
 	}
 	return c, nil
 }
@@ -126,7 +129,7 @@ func (r *reader) environment(c *Config) {
 	if key != "" {
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
 		if err != nil || len(raw) != 32 {
-			r.problems = append(r.problems, Problem{File: "environment", Path: "LOCKSTEP_KEY", Message: "not 32 bytes in base64", Remedy: "make one with: openssl rand -base64 32"})
+			r.problems = append(r.problems, Problem{File: environment, Path: "LOCKSTEP_KEY", Message: "not 32 bytes in base64", Remedy: "make one with: openssl rand -base64 32"})
 		}
 		c.Key = Secret(raw)
 	}

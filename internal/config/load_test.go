@@ -27,6 +27,34 @@ func TestLoadNamesTheFileInErrors(t *testing.T) {
 	}
 }
 
+func TestASpecLiesRelativeToTheConfiguration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, spec := filepath.Join(dir, "my.yml"), filepath.Join(dir, "specs", "shop.yaml")
+	if err := errors.Join(
+		os.Mkdir(filepath.Dir(spec), 0o700),
+		os.WriteFile(spec, []byte("name: shop\n"), 0o600),
+		os.WriteFile(file, []byte("syncs: [{name: a, provider: rest, spec: specs/shop.yaml}, {name: b, provider: rest, schema: b, spec: "+spec+"}]"), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(file, options(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Syncs {
+		if s.SpecFile != spec || s.Spec != "name: shop\n" || s.Database != "app" {
+			t.Errorf("read %s: %q into %s", s.SpecFile, s.Spec, s.Database)
+		}
+	}
+	if err := os.WriteFile(spec, bytes.Repeat([]byte("#"), config.MaxFileBytes+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(file, options("")); err == nil || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("a spec without an end: %v", err)
+	}
+}
+
 func TestLoadOfAFileThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	_, err := config.Load(filepath.Join(t.TempDir(), "none.yml"), options(""))
@@ -91,11 +119,13 @@ stream: {url: "nats://u:hunter2@n1"}
 databases:
   - {name: a, url: "postgres://u:hunter2@h/db?password=hunter2"}
   - {name: b, url: "host=h password=hunter2"}
+syncs:
+  - {name: s, provider: stripe, database: a, credential: {properties: {secret: hunter2}}}
 `), options("LOCKSTEP_KEY="+key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Tokens[0].Token.Reveal() != "hunter2hunter2" || len(c.Key.Reveal()) != 32 || !strings.Contains(c.Databases[0].URL.Reveal(), "hunter2@") {
+	if c.Syncs[0].Credential.Properties["secret"].Reveal() != "hunter2" || c.Tokens[0].Token.Reveal() != "hunter2hunter2" || len(c.Key.Reveal()) != 32 || !strings.Contains(c.Databases[0].URL.Reveal(), "hunter2@") {
 		t.Fatalf("Reveal does not reveal")
 	}
 	var log bytes.Buffer
@@ -227,6 +257,11 @@ func FuzzParse(f *testing.F) {
 		}
 		if len(c.Databases) == 0 || c.Database == "" || c.Listen == "" || c.DataDir == "" {
 			t.Fatalf("incomplete: %+v", c)
+		}
+		for _, s := range c.Syncs {
+			if s.Name == "" || s.Provider == "" || s.Database == "" || s.Schema == "" {
+				t.Fatalf("incomplete: %+v", s)
+			}
 		}
 		for _, consumer := range c.Consumers {
 			if consumer.Name == "" || consumer.Database == "" || consumer.MaxInFlight < 1 || consumer.AckWait <= 0 {

@@ -10,6 +10,9 @@ import (
 	"lockstep"
 )
 
+// environment stands for the file in problems of variables that are not for the file.
+const environment = "environment"
+
 // Problem is one thing that is wrong with a configuration.
 type Problem struct {
 	File    string `json:"file"`
@@ -54,11 +57,17 @@ func (p Problems) Error() string {
 // Unwrap says that the configuration is invalid input.
 func (p Problems) Unwrap() error { return lockstep.ErrInvalid }
 
-// tidy brings the problems into the order of the file, each once: what aliases
-// repeat is told once.
-func (p Problems) tidy() Problems {
+// tidy brings the problems into the order of the file, those of other files behind it,
+// each once: what aliases repeat is told once.
+func (p Problems) tidy(main string) Problems {
+	other := func(file string) string {
+		if file == main || file == environment {
+			return ""
+		}
+		return file
+	}
 	slices.SortStableFunc(p, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(other(a.File), other(b.File)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(p)
 }

@@ -49,7 +49,9 @@ func (r *reader) add(p Problem) {
 	if len(r.problems) == maxProblems {
 		p = Problem{Line: math.MaxInt, Message: "there is more", Remedy: "mend these first"}
 	}
-	p.File = r.file
+	if p.File == "" {
+		p.File = r.file
+	}
 	p.Path, p.Message, p.Remedy = shorten(p.Path), shorten(p.Message), shorten(p.Remedy)
 	r.problems = append(r.problems, p)
 }
@@ -126,7 +128,8 @@ func (f fields) get(key string) value {
 // has reports whether the field is there and not null.
 func (f fields) has(key string) bool { return f.get(key).node != nil }
 
-// mapping reads a mapping and reports every key that is not in known, or twice.
+// mapping reads a mapping and reports every key that is not in known, or twice. When
+// none is known every key is taken.
 func (r *reader) mapping(v value, known ...string) (fields, bool) {
 	f := fields{self: v, values: map[string]value{}}
 	v, ok := r.resolve(v)
@@ -162,7 +165,7 @@ func (r *reader) collect(f *fields, v value, known []string) {
 			continue
 		}
 		seen[key.Value] = key.Line
-		if !slices.Contains(known, key.Value) {
+		if len(known) > 0 && !slices.Contains(known, key.Value) {
 			r.wrong(keyAt, "unknown key", suggest(key.Value, known))
 			continue
 		}

@@ -43,9 +43,7 @@ func (r *reader) config(root value, c *Config) {
 	known := r.databases(f.get("databases"), c)
 	c.Database = c.Databases[0].Name
 	r.reference(f.get("database"), &c.Database, known)
-	if syncs := r.list(f.get("syncs")); len(syncs) > 0 {
-		r.wrong(f.get("syncs"), "syncs are not available in this version", "remove them; a later release brings them")
-	}
+	c.Syncs = r.syncs(f.get("syncs"), known)
 	c.Consumers = r.consumers(f.get("consumers"), c.Databases, known)
 }
 

@@ -14,7 +14,7 @@ func TestConsumerJoinsTheTailOnlyWhereItStands(t *testing.T) {
 		head, pos uint64
 		want      bool
 	}{{101, 121, false}, {121, 121, true}, {130, 121, true}} {
-		tl := newTail("app", nil, slog.New(slog.DiscardHandler))
+		tl := newTail("app", nil, Config{Logger: slog.New(slog.DiscardHandler)})
 		tl.reading = true
 		tl.pos.Store(c.pos)
 		consumer := &Consumer{

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"lockstep"
-	"lockstep/internal/filter"
 )
 
 // Delivery is one hand-out of a change.
@@ -17,6 +16,7 @@ type Delivery struct {
 	Record  lockstep.Record
 	Row     []byte // the transform's result, in place of the row; nil: there is no transform
 	Late    bool   // out of the dead letters, after later changes of its key
+	form    form
 }
 
 // AppendDelivery appends the delivery as the JSON object of the wire contract:
@@ -31,10 +31,16 @@ func (c *Consumer) AppendDelivery(dst []byte, d Delivery) []byte {
 	dst = append(dst, `"attempt":`...)
 	dst = strconv.AppendInt(dst, int64(d.Attempt), 10)
 	dst = append(dst, ',')
-	dst = lockstep.AppendMessageMembers(dst, d.Record, lockstep.MessageOptions{
-		Database: c.tail.database, ConsumerID: c.id, ConsumerName: c.name(), Late: d.Late, Row: d.Row,
-	})
-	return append(dst, '}')
+	return append(c.appendMembers(dst, d), '}')
+}
+
+// AppendMessage appends the delivery as the message alone: without token and attempt.
+func (c *Consumer) AppendMessage(dst []byte, d Delivery) []byte {
+	return append(c.appendMembers(append(dst, '{'), d), '}')
+}
+
+func (c *Consumer) appendMembers(dst []byte, d Delivery) []byte {
+	return d.appendMembers(dst, lockstep.MessageOptions{Database: c.tail.database, ConsumerID: c.id, ConsumerName: c.name(), Late: d.Late})
 }
 
 // outcome is what else than being delivered may become of a hand-out.
@@ -88,11 +94,15 @@ func (c *Consumer) deliver(ctx context.Context, m *matcher, h handout) (d Delive
 		return d, o, fmt.Errorf("consumer %s: read change %d: %w", c.name(), h.seq, err)
 	}
 	d = Delivery{Attempt: h.attempt, Record: r, Late: h.flags&isLate != 0}
+	var known bool
+	if d.form, known = m.formOf(r); !known {
+		return d, outcome{skip: true}, nil
+	}
 	if h.flags&unchecked != 0 {
 		if !m.selects(r.Table()) || !m.takes(r.Action()) {
 			return d, outcome{skip: true}, nil
 		}
-		ok, fault := m.passes(r, filter.NewInput(r, m.database))
+		ok, fault := m.passes(r, m.input(r))
 		if fault != "" || !ok {
 			return d, outcome{skip: !ok, fault: fault}, nil
 		}

@@ -24,7 +24,9 @@
 //     handed out and acked like a change: never silence.
 //  8. A change whose filter or transform fails goes to the dead letters, with the
 //     reason; the others go on.
-//  9. Nothing here needs Postgres.
+//  9. A consumer of collections sees the API's object in the place of the row, in
+//     messages, dead letters, filters and transforms alike, equal on every redelivery.
+//  10. Nothing here needs Postgres.
 package deliver
 
 import (
@@ -50,6 +52,13 @@ type Config struct {
 	// Secret signs tokens. It must stay the same over restarts.
 	Secret []byte
 	Logger *slog.Logger // nil: slog.Default
+	// Mirrored tells what a table mirrors; nil: nothing is mirrored. It answers at once,
+	// from memory, and must know a table before its first change is in the log, also
+	// after a restart: consumers of collections pass over what it does not know. Until
+	// it knows the tables that there are, no such consumer may be Put. When it does not
+	// know a table any more, its changes that are not settled are left out. It is called
+	// with locks held and must not call the broker.
+	Mirrored func(database, schema, table string) (Mirrored, bool)
 	// Upkeep is how often positions of idle consumers are saved and retention is
 	// looked after; 0: 10 s.
 	Upkeep time.Duration
@@ -223,7 +232,7 @@ func (b *Broker) Put(ctx context.Context, d Definition) (*Consumer, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	m, err := newMatcher(d)
+	m, err := newMatcher(d, b.cfg.Mirrored)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +343,7 @@ func (b *Broker) tailOf(ctx context.Context, database string) (*tail, error) {
 	if t := b.tails[database]; t != nil {
 		return t, nil
 	}
-	t := newTail(database, log, b.log)
+	t := newTail(database, log, b.cfg)
 	b.tails[database] = t
 	select {
 	case b.grown <- struct{}{}:

@@ -167,7 +167,8 @@ func (c *Consumer) redefine(d Definition, m *matcher) error {
 
 // sameSelection reports whether both definitions give the same changes in the same order.
 func sameSelection(a, b Definition) bool {
-	return fmt.Sprint(a.Tables, string(a.Actions), a.OrderBy) == fmt.Sprint(b.Tables, string(b.Actions), b.OrderBy) && a.Filter == b.Filter
+	return fmt.Sprint(a.Tables, a.Collections, string(a.Actions), a.OrderBy) == fmt.Sprint(b.Tables, b.Collections, string(b.Actions), b.OrderBy) &&
+		a.Sync == b.Sync && a.Filter == b.Filter
 }
 
 // Pause stops handing out: next answers empty. Leases go on and acks are taken.

@@ -36,14 +36,21 @@ const (
 
 // Definition says what a consumer gets, and how.
 type Definition struct {
-	ID        string            `json:"id"` // a uuid; names the saved state, so it never changes
-	Name      string            `json:"name"`
-	Kind      string            `json:"kind"`
-	Database  string            `json:"database"`
-	Tables    []string          `json:"tables"`  // patterns; empty: every table
-	Actions   []lockstep.Action `json:"actions"` // empty: insert, update, delete. Read, truncate and gap are always included
-	Filter    string            `json:"filter,omitempty"`
-	Transform string            `json:"transform,omitempty"`
+	ID       string   `json:"id"` // a uuid; names the saved state, so it never changes
+	Name     string   `json:"name"`
+	Kind     string   `json:"kind"`
+	Database string   `json:"database"`
+	Tables   []string `json:"tables"` // patterns; empty: every table
+	// Collections select the changes of mirror tables in the place of Tables:
+	// stripe:customer, stripe:* or * for all. Their consumers see a row as the API's
+	// object, in messages, filters and transforms; changes is null in this form, and
+	// the order_by columns are those of the table. Sync narrows them to one sync, by
+	// its id or name.
+	Collections []string          `json:"collections,omitempty"`
+	Sync        string            `json:"sync,omitempty"`
+	Actions     []lockstep.Action `json:"actions"` // empty: insert, update, delete. Read, truncate and gap are always included
+	Filter      string            `json:"filter,omitempty"`
+	Transform   string            `json:"transform,omitempty"`
 	// Start matters when the consumer is made: now, beginning, seq:N, a time of
 	// RFC 3339, or a duration before now such as 1h.
 	Start string `json:"start"`
@@ -219,6 +226,17 @@ func (v *validation) identity(d Definition) {
 func (v *validation) selection(d Definition) {
 	if _, err := pattern.Parse(d.Tables); err != nil {
 		v.add("tables", "%v", err)
+	}
+	for i, text := range d.Collections {
+		if _, err := parseCollection(text); err != nil {
+			v.add(fmt.Sprintf("collections[%d]", i), "%v", err)
+		}
+	}
+	if len(d.Tables) > 0 && len(d.Collections) > 0 {
+		v.add("collections", "a consumer gets either tables or collections, since their records have different forms: give one of them (a change may give the other one as an empty list)")
+	}
+	if d.Sync != "" && len(d.Collections) == 0 {
+		v.add("sync", "it says whose collections the consumer gets: give collections too, for example \"*\"")
 	}
 	for _, a := range d.Actions {
 		if a < lockstep.Insert || a > lockstep.Gap {

@@ -12,21 +12,32 @@ import (
 // matcher decides which changes a consumer gets, and what their key is. It is
 // immutable and safe for concurrent use.
 type matcher struct {
-	id        string // of the consumer
-	database  string
-	tables    pattern.Patterns
-	actions   [lockstep.Gap + 1]bool
-	filter    *filter.Program // nil: none
-	transform *filter.Program // nil: none
-	order     OrderBy
-	columns   [][]byte // of order, as JSON strings
+	id       string // of the consumer
+	database string
+	tables   pattern.Patterns
+	// collections select in the place of tables, when there are any.
+	collections []collection
+	sync        string // of the collections; empty: every sync
+	mirrored    func(database, schema, table string) (Mirrored, bool)
+	actions     [lockstep.Gap + 1]bool
+	filter      *filter.Program // nil: none
+	transform   *filter.Program // nil: none
+	order       OrderBy
+	columns     [][]byte // of order, as JSON strings
 }
 
-func newMatcher(d Definition) (*matcher, error) {
-	m := &matcher{id: d.ID, database: d.Database, order: d.OrderBy}
+func newMatcher(d Definition, mirrored func(database, schema, table string) (Mirrored, bool)) (*matcher, error) {
+	m := &matcher{id: d.ID, database: d.Database, order: d.OrderBy, sync: d.Sync, mirrored: mirrored}
 	var err error
 	if m.tables, err = pattern.Parse(d.Tables); err != nil {
 		return nil, fmt.Errorf("tables of consumer %s: %w: %w", d.Name, err, lockstep.ErrInvalid)
+	}
+	for _, text := range d.Collections {
+		c, err := parseCollection(text)
+		if err != nil {
+			return nil, fmt.Errorf("collections of consumer %s: %w: %w", d.Name, err, lockstep.ErrInvalid)
+		}
+		m.collections = append(m.collections, c)
 	}
 	actions := d.Actions
 	if len(actions) == 0 {
@@ -57,7 +68,7 @@ func (m *matcher) selects(t *lockstep.Table) bool {
 	if t.Consumer != "" && t.Consumer != m.id {
 		return false
 	}
-	return t.OID == 0 || m.tables.Match(t.Schema, t.Name)
+	return t.OID == 0 || m.selectsTable(t.Schema, t.Name)
 }
 
 // takes reports whether an action is wanted.
@@ -104,7 +115,7 @@ func (m *matcher) row(r lockstep.Record) ([]byte, error) {
 	if m.transform == nil || r.Action().Whole() {
 		return nil, nil
 	}
-	return m.transform.Apply(filter.NewInput(r, m.database))
+	return m.transform.Apply(m.input(r))
 }
 
 // keyOf returns the key of a change as the window and tokens know it.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"lockstep"
-	"lockstep/internal/filter"
 )
 
 // Peek returns up to limit unsettled changes that nobody has, by ascending seq,
@@ -157,7 +156,7 @@ func (c *Consumer) Where(ctx context.Context, seq uint64) (Whereabouts, error) {
 	if !m.selects(r.Table()) || !m.takes(r.Action()) {
 		return Whereabouts{State: ChangeNotMatching}, nil
 	}
-	if ok, _ := m.passes(r, filter.NewInput(r, m.database)); !ok {
+	if ok, _ := m.passes(r, m.input(r)); !ok {
 		return Whereabouts{State: ChangeNotMatching}, nil
 	}
 	if seq >= c.w.head {

@@ -110,13 +110,17 @@ func (c *Consumer) letter(ctx context.Context, m *matcher, h handout, r parkRequ
 	if len(l.PKs) == 0 {
 		l.PKs = json.RawMessage("[]")
 	}
-	o := lockstep.MessageOptions{Database: c.tail.database}
-	if o.Row, err = m.row(record); err != nil {
+	d := Delivery{Record: record}
+	var known bool
+	if d.form, known = m.formOf(record); known {
+		d.Row, err = m.row(record)
+	}
+	if err != nil || !known {
 		// A transform may be there to mask what nobody is to see: a letter that it
 		// failed for shows no row. The letter's batch still holds it, for a retry.
-		o.Row = []byte("null")
+		d.Row = []byte("null")
 	}
-	l.Message = lockstep.AppendMessage(nil, record, o)
+	l.Message = append(d.appendMembers([]byte{'{'}, lockstep.MessageOptions{Database: c.tail.database}), '}')
 	return l, nil
 }
 

@@ -75,6 +75,9 @@ func openReal(ctx context.Context, dir string) (*real, error) {
 	b := deliver.New(deliver.Config{
 		Logs:   func(context.Context, string) (deliver.Log, error) { return onStream{log}, nil },
 		States: states, Dead: realDead{dead}, Secret: []byte("0123456789abcdef0123456789abcdef"), Logger: quiet,
+		Mirrored: func(_, schema, table string) (deliver.Mirrored, bool) {
+			return deliver.Mirrored{SyncID: acme, Sync: "acme", Provider: "stripe", Collection: "stripe:" + table}, schema == "stripe"
+		},
 	})
 	return &real{server: s, log: log, broker: b}, nil
 }

@@ -163,7 +163,7 @@ func (c *Consumer) reread(w *window, m *matcher, b *lockstep.Batch, from, limit 
 		r, _ := b.Find(f.seq)
 		var in *filter.Input
 		if m.filter != nil {
-			in = filter.NewInput(r, m.database)
+			in = m.input(r)
 		}
 		ok, fault := m.passes(r, in)
 		if f.fault = fault; ok {
@@ -176,8 +176,9 @@ func (c *Consumer) reread(w *window, m *matcher, b *lockstep.Batch, from, limit 
 // inputs keeps what the filters see of the changes of one batch, so that consumers
 // of one table decode a change once. It is used by one goroutine.
 type inputs struct {
-	size int // of the batch
-	list []*filter.Input
+	size  int // of the batch
+	rows  []*filter.Input
+	views []*filter.Input // for consumers of collections
 }
 
 // of returns what the filter of m sees of the change, or nil when there is no filter.
@@ -186,13 +187,17 @@ func (n *inputs) of(i int, r lockstep.Record, m *matcher) *filter.Input {
 		return nil
 	}
 	if n == nil {
-		return filter.NewInput(r, m.database)
+		return m.input(r)
 	}
-	if n.list == nil {
-		n.list = make([]*filter.Input, n.size)
+	list := &n.rows
+	if m.collections != nil {
+		list = &n.views
 	}
-	if n.list[i] == nil {
-		n.list[i] = filter.NewInput(r, m.database)
+	if *list == nil {
+		*list = make([]*filter.Input, n.size)
 	}
-	return n.list[i]
+	if (*list)[i] == nil {
+		(*list)[i] = m.input(r)
+	}
+	return (*list)[i]
 }

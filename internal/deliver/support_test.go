@@ -27,6 +27,9 @@ type row struct {
 	extra  string // further columns, as JSON members with a comma before each
 	only   string // the one consumer that the row was read for; empty: everybody
 	none   bool   // no row at all
+	whole  string // the row, in the place of id and extra
+	meta   string // further members of the metadata, each with a comma before it
+	old    string // the old values, as a JSON object
 }
 
 func ins(keys ...string) []row {
@@ -93,16 +96,19 @@ func (l *memLog) fill(rows []row) *lockstep.BatchWriter {
 		start := len(buf)
 		pks := ""
 		if !r.none {
-			buf = append(buf, `{"id":`+strconv.Quote(r.key)+r.extra+`}`...)
+			buf = append(buf, cmp.Or(r.whole, `{"id":`+strconv.Quote(r.key)+r.extra+`}`)...)
 			pks = `[` + strconv.Quote(r.key) + `]`
 		}
 		size := len(buf) - start
-		buf = append(buf, pks...)
+		buf = append(append(append(buf, r.old...), pks...), r.meta...)
 		hash := lockstep.KeyHash(table)
 		if !r.none {
 			hash = lockstep.KeyHashPart(hash, []byte(r.key))
 		}
-		w.Close(buf, lockstep.RecordHead{Action: action, Table: w.Table(table), CommitIdx: uint32(i), KeyHash: hash, RecordLen: size, PKsLen: len(pks)})
+		w.Close(buf, lockstep.RecordHead{
+			Action: action, Table: w.Table(table), CommitIdx: uint32(i), KeyHash: hash,
+			RecordLen: size, ChangesLen: len(r.old), PKsLen: len(pks), ExtraLen: len(r.meta), OldKnown: r.old != "",
+		})
 	}
 	return &w
 }
@@ -244,6 +250,8 @@ type rig struct {
 	dead   *memDead
 	broker *deliver.Broker
 	stop   func()
+
+	mirrored func(database, schema, table string) (deliver.Mirrored, bool)
 }
 
 func newRig(t testing.TB) *rig {
@@ -257,6 +265,7 @@ func (r *rig) config() deliver.Config {
 	return deliver.Config{
 		Logs:   func(context.Context, string) (deliver.Log, error) { return r.log, nil },
 		States: r.states, Dead: r.dead, Secret: []byte("0123456789abcdef0123456789abcdef"), Logger: slog.New(slog.DiscardHandler),
+		Mirrored: r.mirrored,
 	}
 }
 

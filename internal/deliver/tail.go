@@ -19,6 +19,7 @@ type tail struct {
 	database string
 	log      Log
 	logger   *slog.Logger
+	mirrored func(database, schema, table string) (Mirrored, bool)
 	pos      atomic.Uint64 // the next seq; everything below was offered. Written under mu
 
 	mu       sync.Mutex // before Consumer.mu
@@ -35,8 +36,8 @@ type tail struct {
 // interestLimit bounds how many tables are remembered.
 const interestLimit = 20_000
 
-func newTail(database string, log Log, logger *slog.Logger) *tail {
-	return &tail{database: database, log: log, logger: logger, attached: map[*Consumer]struct{}{}, members: map[*Consumer]struct{}{}, joined: make(chan struct{}, 1)}
+func newTail(database string, log Log, cfg Config) *tail {
+	return &tail{database: database, log: log, logger: cfg.Logger, mirrored: cfg.Mirrored, attached: map[*Consumer]struct{}{}, members: map[*Consumer]struct{}{}, joined: make(chan struct{}, 1)}
 }
 
 // run reads the end of the log as long as somebody is attached, until ctx ends.
@@ -115,11 +116,7 @@ func (t *tail) dispatch(b *lockstep.Batch) bool {
 
 // interested returns the consumers that select the table, attached or not. The caller holds mu.
 func (t *tail) interested(table *lockstep.Table) []*Consumer {
-	name := table.Schema + "\x00" + table.Name
-	if table.OID == 0 {
-		name = ""
-	}
-	name += "\x00" + table.Consumer
+	name := tableKey(t.database, table, t.mirrored)
 	if list, ok := t.interest[name]; ok {
 		return list
 	}

@@ -37,7 +37,8 @@ var errWork = errors.New("takes too much work for one change; simplify the expre
 type Input struct {
 	rec      lockstep.Record
 	database string
-	size     int // of row and changes
+	view     func() []byte // what record is; nil: the row
+	size     int           // of row and changes
 	env      map[string]any
 	have     needs
 	run      run
@@ -49,6 +50,31 @@ func NewInput(rec lockstep.Record, database string) *Input {
 	return &Input{rec: rec, database: database, size: len(rec.Row()) + len(rec.Changes())}
 }
 
+// NewView is NewInput for a change whose record is shown in another form than its
+// row: view returns it as JSON, and is called when a program looks at record, once.
+// changes is nil in that form.
+func NewView(rec lockstep.Record, database string, view func() []byte) *Input {
+	in := NewInput(rec, database)
+	in.view = view
+	return in
+}
+
+// record is what programs see as record.
+func (in *Input) record() []byte {
+	if in.view != nil {
+		return in.view()
+	}
+	return in.rec.Row()
+}
+
+// changes is what programs see as changes.
+func (in *Input) changes() []byte {
+	if in.view != nil {
+		return nil
+	}
+	return in.rec.Changes()
+}
+
 func (in *Input) prepare(n needs) (map[string]any, error) {
 	if in.env == nil {
 		in.env = map[string]any{"action": in.rec.Action().String(), runName: runRef{&in.run}}
@@ -56,11 +82,11 @@ func (in *Input) prepare(n needs) (map[string]any, error) {
 	}
 	in.run.left = maxWork + workPerByte*in.size
 	if n.record && !in.have.record {
-		in.env["record"] = decode(bytes.TrimSpace(in.rec.Row()))
+		in.env["record"] = decode(bytes.TrimSpace(in.record()))
 		in.have.record = true
 	}
 	if n.changes && !in.have.changes {
-		in.env["changes"] = decode(bytes.TrimSpace(in.rec.Changes()))
+		in.env["changes"] = decode(bytes.TrimSpace(in.changes()))
 		in.have.changes = true
 	}
 	if n.metadata && !in.have.metadata {

@@ -26,6 +26,9 @@ type Config struct {
 	Provider string        // the API's name: stripe
 	Schema   string        // where the tables lie; default: the provider's name
 	Logger   *slog.Logger  // default: none
+	// Named is told which table a collection has, before there is a row in it. An error
+	// of it keeps the table from being prepared. nil: nobody needs to know.
+	Named func(ctx context.Context, collection, table string) error
 }
 
 // Mirror is one sync's tables. All methods may be called concurrently; those that
@@ -120,6 +123,9 @@ type Change struct {
 	// mirror has looked at the record since. For verify, and for APIs whose clocks
 	// went backwards.
 	Repair bool
+	// Rewrite says, with Repair, that rows are written even if their fingerprint says
+	// that they are equal: somebody changed them by hand.
+	Rewrite bool
 }
 
 // State is a place in the API that is saved with what was read up to there.

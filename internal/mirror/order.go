@@ -19,6 +19,7 @@ type look struct {
 	reason  string
 	print   Print
 	repair  bool // right whatever its version
+	rewrite bool // and to be written although it seems equal
 }
 
 // credible is the version by which looks are ordered.
@@ -118,7 +119,7 @@ func (s *standing) take(l look) verdict {
 		*s = standing{row: true, look: l}
 		return v
 	}
-	if s.print == l.print && !s.newsOf(l) {
+	if s.print == l.print && !s.newsOf(l) && !l.rewrite {
 		return unchanged
 	}
 	if !s.older(l) {

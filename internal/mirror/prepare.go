@@ -187,6 +187,11 @@ func (m *Mirror) shapeIn(ctx context.Context, tx pgx.Tx, t *table, fields []fiel
 	if rel.exists && rel.columns["_raw"].typ == "" && rel.columns["_fingerprint"].typ == "" {
 		return fmt.Errorf("there is a table %s.%s that is no mirror: rename it, or give the sync another schema: %w", m.config.Schema, t.name, lockstep.ErrConflict)
 	}
+	if m.config.Named != nil {
+		if err := m.config.Named(ctx, t.collection.Name, t.name); err != nil {
+			return err
+		}
+	}
 	known := t.columns
 	p := planColumns(rel, known, fields)
 	t.columns, t.idType = p.columns, cmp.Or(rel.idType, idTypeOf(t.collection))

@@ -42,7 +42,7 @@ func (m *Mirror) read(c Change) (groups map[string][]*reading, err error) {
 			continue // a hint: nothing is known of it but that it is there
 		}
 		n := newReading(r, at, t.plan.Load(), form)
-		n.repair = c.Repair
+		n.repair, n.rewrite = c.Repair, c.Repair && c.Rewrite
 		groups[r.Collection] = append(groups[r.Collection], n)
 	}
 	for _, s := range c.Missing {

@@ -191,6 +191,9 @@ func (t *table) cells(sync uuid.UUID, r *reading, values [][]byte, notes []note)
 		strconv.AppendUint(nil, uint64(r.rank), 10), hex.AppendEncode([]byte(`\x`), r.print[:]), r.data, noted)
 }
 
+// trimmedNote is part of the note of a row that has fewer columns than fields.
+const trimmedNote = "fields are only here"
+
 // trimmed is the row with at most so many fields, for tables whose rows Postgres
 // calls too big: each value that it keeps elsewhere leaves 18 bytes of 8,160.
 func (t *table) trimmed(r *row, most int, reason string) *row {
@@ -205,7 +208,7 @@ func (t *table) trimmed(r *row, most int, reason string) *row {
 			cells[i] = nil
 		}
 	}
-	noted, _ := json.Marshal([]note{{Field: "_raw", Reason: fmt.Sprintf("%d fields are only here: %s", max(kept-most, 0), reason)}}) // strings only
+	noted, _ := json.Marshal([]note{{Field: "_raw", Reason: fmt.Sprintf("%d %s: %s", max(kept-most, 0), trimmedNote, reason)}}) // strings only
 	cells[len(cells)-1] = noted
 	return &row{id: r.id, cells: cells, noted: r.noted + 1}
 }

@@ -4,32 +4,35 @@ package syncs
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 
+	"lockstep"
 	"lockstep/internal/pull"
 )
 
 // Definition says which account of which API is mirrored, and where.
 type Definition struct {
-	ID       string `json:"id"` // a uuid; names the saved state, so it never changes
-	Name     string `json:"name"`
-	Provider string `json:"provider"`       // stripe, github or rest
-	Spec     string `json:"spec,omitempty"` // of provider rest: the YAML itself
+	ID       string `json:"id,omitempty"` // a uuid; names the saved state, so it never changes
+	Name     string `json:"name,omitempty"`
+	Provider string `json:"provider,omitempty"` // stripe, github or rest
+	Spec     string `json:"spec,omitempty"`     // of provider rest: the YAML itself
 	SpecFile string `json:"spec_file,omitempty"`
 	BaseURL  string `json:"base_url,omitempty"` // empty: the API itself
 	// Credential is kept apart from the rest, sealed, and never shown.
 	Credential  Credential      `json:"-"`
-	Collections []string        `json:"collections"` // stripe:customer; empty: all
-	Database    string          `json:"database"`
-	Schema      string          `json:"schema"`
+	Collections []string        `json:"collections,omitempty"` // stripe:customer; empty: all
+	Database    string          `json:"database,omitempty"`
+	Schema      string          `json:"schema,omitempty"`
 	RateLimit   RateLimit       `json:"rate_limit"`
 	Every       time.Duration   `json:"every,omitempty"` // pause between polls; 0: as the API's spec says
 	ExternalID  string          `json:"external_id,omitempty"`
 	Metadata    json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
-	Paused      bool            `json:"paused"`
-	ManagedBy   string          `json:"managed_by"` // file or api
-	CreatedAt   time.Time       `json:"created_at"`
-	UpdatedAt   time.Time       `json:"updated_at"`
+	Paused      bool            `json:"paused,omitzero"`
+	ManagedBy   string          `json:"managed_by,omitempty"` // file or api
+	CreatedAt   time.Time       `json:"created_at,omitzero"`
+	UpdatedAt   time.Time       `json:"updated_at,omitzero"`
 }
 
 // Credential lets a sync into an account.
@@ -60,4 +63,34 @@ type Entry struct {
 	Outcome    string // started, completed, held, failed, …
 	Message    string
 	Payload    json.RawMessage
+}
+
+// Problem is one fault of a definition.
+type Problem struct {
+	Field   string // as in JSON and YAML, for example rate_limit.reserve
+	Message string // what is wrong, and what to do
+}
+
+// DefinitionError holds all faults of a definition. It wraps [lockstep.ErrInvalid].
+type DefinitionError struct {
+	Name     string // the sync's
+	Problems []Problem
+}
+
+// Error implements error.
+func (e *DefinitionError) Error() string {
+	parts := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		parts[i] = p.Field + ": " + p.Message
+	}
+	return fmt.Sprintf("sync %s: %s", e.Name, strings.Join(parts, "; "))
+}
+
+// Unwrap returns [lockstep.ErrInvalid].
+func (e *DefinitionError) Unwrap() error { return lockstep.ErrInvalid }
+
+// VerifyOptions says what is compared, and whether what differs is put right.
+type VerifyOptions struct {
+	Collections []string // with or without the provider; empty: all
+	Repair      bool
 }

@@ -19,10 +19,9 @@ var files embed.FS
 // all that the credential may see are mirrored.
 const organization = "organization"
 
-// New returns what a credential may see as a source. The credential's properties are
-// token, or app_id, installation_id and private_key; further organization (with a
-// token) and webhook_secret.
-func New(o rest.Options) (*rest.Source, error) {
+// Spec returns the description of GitHub. The properties repositories and check of its
+// credential are not the user's: New sets them, from organization among others.
+func Spec() (*rest.Spec, error) {
 	spec, err := files.ReadFile("github.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("the spec of github: %w", err)
@@ -30,6 +29,17 @@ func New(o rest.Options) (*rest.Source, error) {
 	s, err := rest.Parse("github.yaml", spec)
 	if err != nil {
 		return nil, fmt.Errorf("the spec of github: %w", err)
+	}
+	return s, nil
+}
+
+// New returns what a credential may see as a source. The credential's properties are
+// token, or app_id, installation_id and private_key; further organization (with a
+// token) and webhook_secret.
+func New(o rest.Options) (*rest.Source, error) {
+	s, err := Spec()
+	if err != nil {
+		return nil, err
 	}
 	given := maps.Clone(o.Credential)
 	if given == nil {
@@ -45,6 +55,7 @@ func New(o rest.Options) (*rest.Source, error) {
 		given["repositories"], given["check"] = "installation/repositories", "installation/repositories"
 		s.Collections["repository"].List.Records = rest.Path{"repositories"}
 		s.Collections["repository"].Changes.Records = rest.Path{"repositories"}
+		s.Check.Account = rest.Path{"repositories", "0", "owner", "login"}
 	case org != "":
 		given["repositories"] = "orgs/" + org + "/repos"
 	}

@@ -81,12 +81,7 @@ func (c *checker) collection(col *Collection) {
 			c.r.wrong(p.At, fmt.Sprintf("%s has a parent itself", p.Collection), "children of children are not supported: name its parent, or use a list of the whole account")
 		}
 	}
-	if g := col.Get; g != nil {
-		c.request(g.Request, g.At)
-		if g.Batch > 1 && g.Records == nil && c.spec.Records == nil {
-			c.r.wrong(g.At, "a batch needs records", "say where in the answer they are")
-		}
-	}
+	c.get(col)
 	for i := range col.Nested {
 		n := &col.Nested[i]
 		if n.Records == nil {

@@ -23,6 +23,7 @@ type answer struct {
 	valid  bool // body is JSON
 	at     time.Time
 	url    *url.URL // that answered
+	moved  bool     // after a redirect
 }
 
 // call is one request with what it is filled from.
@@ -49,9 +50,43 @@ var (
 	errSplit = errors.New("the request is too large")
 )
 
-// do sends the call and returns a successful answer, or a *source.Error. A token that
-// is refused is refreshed once.
+// do sends the call and returns a successful answer, or a *source.Error. What is a part
+// of something larger is asked for some times, so that one failure of a hundred
+// requests does not make all of them be repeated.
 func (s *Source) do(ctx context.Context, c call) (*answer, error) {
+	pause := insistPause
+	for tries := 1; ; tries++ {
+		a, err := s.attempt(ctx, c)
+		e, ok := asError(err)
+		if !ok || !e.Temporary() || e.After > insistPause<<insistTries || !insisting(ctx) || tries == insistTries {
+			return a, err
+		}
+		timer := time.NewTimer(max(pause, e.After))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return a, err
+		}
+		pause *= 2
+	}
+}
+
+const (
+	// insistTries is how often a part is asked for, insistPause the first pause between.
+	insistTries = 4
+	insistPause = 100 * time.Millisecond
+)
+
+type insistKey struct{}
+
+// insist marks what is asked for as part of something larger.
+func insist(ctx context.Context) context.Context { return context.WithValue(ctx, insistKey{}, true) }
+
+func insisting(ctx context.Context) bool { return ctx.Value(insistKey{}) != nil }
+
+// attempt is do once. A token that is refused is refreshed once.
+func (s *Source) attempt(ctx context.Context, c call) (*answer, error) {
 	token, err := s.token(ctx, c)
 	if err != nil {
 		return nil, err
@@ -95,11 +130,12 @@ func (s *Source) once(ctx context.Context, c call, token string) (*answer, verdi
 		return nil, verdict{}, &source.Error{Kind: source.Invalid, Message: s.redact(fmt.Sprintf("%s: %v", c.what, err)), Err: err}
 	}
 	buckets, cost := s.charges(c)
-	for range maxRedirects {
+	for hop := range maxRedirects {
 		var a *answer
 		if a, err = s.send(ctx, c, target, token, buckets, cost); err != nil {
 			return nil, verdict{}, err
 		}
+		a.moved = hop > 0
 		if !redirects(a.status) || c.write || a.header.Get("Location") == "" {
 			v := s.judge(c.request, a, s.clock.now())
 			s.penalize(v, buckets)

@@ -59,7 +59,8 @@ func (f *Feed) lag(settle time.Duration) time.Duration {
 	return max(settle, f.Overlap) + resolution
 }
 
-// Start implements [source.Source]. It asks the API for its time.
+// Start implements [source.Source]. It asks the API for its time. What is shown late may
+// be missing in the first pages of a backfill too: the cursor lies behind all of that.
 func (s *Source) Start(ctx context.Context, feed string) (source.Cursor, error) {
 	f, c, err := s.feed(feed)
 	if err != nil {
@@ -69,7 +70,7 @@ func (s *Source) Start(ctx context.Context, feed string) (source.Cursor, error) 
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(feedCursor{Since: now.Add(-f.lag(0)).Truncate(time.Second).UTC()})
+	return json.Marshal(feedCursor{Since: now.Add(-f.lag(max(f.Settle, f.Trailing))).Truncate(time.Second).UTC()})
 }
 
 // touch asks the API for anything, to learn its time.

@@ -23,6 +23,10 @@ func (s *Source) Get(ctx context.Context, collection string, ids []string) (sour
 	if c.Get == nil {
 		return source.Page{}, &source.Error{Kind: source.Failed, Message: fmt.Sprintf("fetch %s: %s has no request for one record", c.name, s.name())}
 	}
+	ids, said, err := s.siftIDs(ctx, c, ids)
+	if err != nil {
+		return source.Page{}, err
+	}
 	size := max(1, c.Get.Batch)
 	var parts [][]string
 	for chunk := range slices.Chunk(ids, size) {
@@ -44,7 +48,7 @@ func (s *Source) Get(ctx context.Context, collection string, ids []string) (sour
 	if err := g.Wait(); err != nil {
 		return source.Page{}, err
 	}
-	out := source.Page{At: s.clock.now()}
+	out := said
 	for _, p := range pages {
 		out.Records = append(out.Records, p.Records...)
 		out.At = earlier(out.At, p.At)
@@ -62,29 +66,51 @@ func earlier(a, b time.Time) time.Time {
 func (s *Source) getOne(ctx context.Context, c *Collection, id string) (source.Page, error) {
 	sc := *s.scope
 	sc.id, sc.ids = id, []string{id}
-	a, err := s.do(ctx, call{what: "fetch " + c.name + " " + id, request: &c.Get.Request, scope: &sc})
+	if len(c.Get.known) > 0 {
+		sc.known, _ = s.recall(c, id)
+	}
+	a, raw, err := s.fetch(ctx, c, &sc)
 	if errors.Is(err, errSkip) || errors.Is(err, errEmpty) {
 		return source.Page{At: s.clock.now()}, nil
 	}
+	gone := err == nil && (len(raw) == 0 || string(raw) == "null")
 	if e, ok := asError(err); ok && e.Kind == source.Gone {
-		return source.Page{At: a.at, Records: []source.Record{missing(c, id)}}, nil
+		gone, err = true, nil
 	}
 	if err != nil {
 		return source.Page{}, err
 	}
-	raw := c.Get.Record.in(a.body)
-	if len(raw) == 0 || string(raw) == "null" {
-		return source.Page{At: a.at, Records: []source.Record{missing(c, id)}}, nil
+	if gone {
+		return source.Page{At: a.at, Records: []source.Record{missing(c, id)}}, s.confirmed(ctx, c, &sc)
 	}
-	r, ok, err := s.record(c, raw, nil, source.RankObject)
+	var parent json.RawMessage
+	if c.Get.Parent != nil {
+		parent = c.Get.Parent.fill(nil, &sc)
+	}
+	r, ok, err := s.record(c, raw, parent, source.RankObject)
 	if err != nil || !ok {
 		return source.Page{At: a.at}, err
 	}
 	if r.ID != id {
+		if a.moved && len(c.Get.known) > 0 {
+			return source.Page{At: a.at, Records: []source.Record{missing(c, id)}}, nil // it lives on elsewhere, as another record
+		}
 		return source.Page{}, &source.Error{Kind: source.Failed, Message: fmt.Sprintf("fetch %s %s: %s answered with %s; check get and id in the spec", c.name, id, s.name(), shorten(r.ID))}
 	}
 	page := source.Page{At: a.at, Records: []source.Record{r}}
 	return page, s.fillNested(ctx, c, page.Records)
+}
+
+// fetch asks for one record and returns its data, empty when it is not there.
+func (s *Source) fetch(ctx context.Context, c *Collection, sc *scope) (*answer, json.RawMessage, error) {
+	if c.Get.Within != nil {
+		return s.within(ctx, c, sc)
+	}
+	a, err := s.do(ctx, call{what: "fetch " + c.name + " " + sc.id, request: &c.Get.Request, scope: sc})
+	if err != nil {
+		return a, nil, err
+	}
+	return a, c.Get.Record.in(a.body), nil
 }
 
 func missing(c *Collection, id string) source.Record {
@@ -152,7 +178,7 @@ func (s *Source) fillNested(ctx context.Context, c *Collection, records []source
 	if len(c.Nested) == 0 {
 		return nil
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(insist(ctx))
 	g.SetLimit(hydrators)
 	for i := range records {
 		r := &records[i]

@@ -127,6 +127,21 @@ func (p *pass) logged(ctx context.Context, fresh []found, parent json.RawMessage
 	return out, nil
 }
 
+// withheld reports whether the API refuses these records, and would do so again.
+func withheld(err error) bool {
+	e, ok := asError(err)
+	return ok && (e.Kind == source.Forbidden || e.Kind == source.Invalid || e.Kind == source.Failed)
+}
+
+// named are records of which only the ids are known: other collections of the feed
+// must not wait for them.
+func named(collection string, ids []string) (page source.Page) {
+	for _, id := range ids {
+		page.Records = append(page.Records, source.Record{Collection: collection, ID: id, Rank: source.RankEvent})
+	}
+	return page
+}
+
 // hydrate fetches what a log says that it changed, each record once however often it
 // is named, in the order in which it is named last.
 func (p *pass) hydrate(ctx context.Context, all []entry) ([]source.Record, error) {
@@ -146,10 +161,12 @@ func (p *pass) hydrate(ctx context.Context, all []entry) ([]source.Record, error
 	}
 	names := sortedKeys(ids)
 	pages := make([]source.Page, len(names))
-	g, fetching := errgroup.WithContext(hydrating(ctx))
+	g, fetching := errgroup.WithContext(insist(hydrating(ctx)))
 	for i, name := range names {
 		g.Go(func() (err error) {
-			pages[i], err = p.s.Get(fetching, name, ids[name])
+			if pages[i], err = p.s.Get(fetching, name, ids[name]); withheld(err) {
+				pages[i], err = named(name, ids[name]), nil
+			}
 			return err
 		})
 	}

@@ -246,5 +246,6 @@ func (s *Source) record(c *Collection, raw, parent json.RawMessage, rank source.
 		}
 		r.Data = add(r.Data, name, v)
 	}
+	s.learn(c, r.ID, func(name string) json.RawMessage { return Path{name}.in(r.Data) })
 	return r, true, nil
 }

@@ -39,6 +39,8 @@ type Hint struct {
 	Header     HeaderRule `y:"header"`
 	When       Match      `y:"when"`
 	ID         Path       `y:"id,required"`
+	// Known are members that a get needs to know of the record, and where the body has them.
+	Known map[string]Path `y:"known"`
 }
 
 // maxHook is the largest body that a webhook may have.
@@ -91,6 +93,12 @@ func (s *Source) Receive(_ context.Context, header http.Header, body []byte) ([]
 			continue
 		}
 		if id := h.ID.text(body); id != "" {
+			s.learn(s.spec.Collections[h.Collection], id, func(name string) json.RawMessage {
+				if at := h.Known[name]; at != nil {
+					return at.in(body)
+				}
+				return nil
+			})
 			out = append(out, source.Record{Collection: h.Collection, ID: id})
 		}
 	}

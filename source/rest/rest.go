@@ -68,6 +68,8 @@ type Source struct {
 	circles map[string]*circle     // by list, guarded by mu
 	parents map[string]*parentPage // by collection, guarded by mu
 	etags   map[string]etag        // by address, guarded by mu
+	known   knownIDs               // guarded by mu
+	walks   map[string]*walked     // by collection, guarded by mu
 }
 
 var (
@@ -81,7 +83,7 @@ var (
 func New(spec *Spec, o Options) (*Source, error) {
 	s := &Source{
 		spec: spec, limiter: o.Limiter, transport: o.Transport, timeout: spec.Timeout, maxBody: spec.MaxBody,
-		circles: map[string]*circle{}, parents: map[string]*parentPage{}, etags: map[string]etag{},
+		circles: map[string]*circle{}, parents: map[string]*parentPage{}, etags: map[string]etag{}, walks: map[string]*walked{},
 	}
 	given, err := properties(spec, o.Credential)
 	if err != nil {

@@ -112,6 +112,18 @@ type Get struct {
 	Record  Path `y:"record"`  // in the answer; default all of it
 	Records Path `y:"records"` // of a batch
 	Batch   int  `y:"batch" min:"1"`
+	// Form is what an id looks like, a regular expression; other ids do not exist. Its
+	// named groups are known of the record.
+	Form string `y:"form"`
+	// Within is a list that holds the record, instead of a request for it.
+	Within *List `y:"within"`
+	// Parent is what {parent.…} means for a fetched record.
+	Parent *Body `y:"parent"`
+	// Confirm is asked when the record is not there: unless it succeeds, access was lost.
+	Confirm *Request `y:"confirm"`
+
+	form  *regexp.Regexp
+	known []string // members of the record that must be known before
 }
 
 // When is a time in a record.
@@ -153,7 +165,7 @@ type Collection struct {
 	Add    map[string]Template `y:"add" scope:"record parent"` // members added to a record's data
 	List   *List               `y:"list,required" scope:"after parent"`
 	IDs    *List               `y:"ids" scope:"after parent"` // cheaper, for sweeps; default list
-	Get    *Get                `y:"get" scope:"id ids"`
+	Get    *Get                `y:"get" scope:"id ids known after"`
 	Nested []Nested            `y:"nested" scope:"after id record"`
 
 	Feed    string                   `y:"feed"`

@@ -16,7 +16,7 @@ import (
 // are braces.
 //
 // The roots are credential (the sync's properties), record and parent (paths in their
-// data), id, after (the cursor of a page), since and until (times; format unix,
+// data), known (what was seen of a record that is fetched), id, after (the cursor of a page), since and until (times; format unix,
 // unix_ms, rfc3339 (default) or date) and key (of a write). In a path everything is
 // escaped but with the format path, which keeps slashes.
 type Template struct {
@@ -131,6 +131,7 @@ type scope struct {
 	credential  map[string]string
 	record      json.RawMessage
 	parent      json.RawMessage
+	known       json.RawMessage // what is known of the record that is fetched
 	id, after   string
 	key         string
 	ids         []string // of a batch
@@ -144,6 +145,8 @@ func (s *scope) raw(p part) json.RawMessage {
 		return p.path.in(s.record)
 	case "parent":
 		return p.path.in(s.parent)
+	case "known":
+		return p.path.in(s.known)
 	case "ids":
 		b, err := json.Marshal(s.ids)
 		if err != nil {
@@ -168,6 +171,8 @@ func (s *scope) text(p part) string {
 		return p.path.text(s.record)
 	case "parent":
 		return p.path.text(s.parent)
+	case "known":
+		return p.path.text(s.known)
 	case "id":
 		return s.id
 	case "ids":

@@ -1,4 +1,3 @@
-// Package verify compares what an API lists with what its mirror holds.
 package verify
 
 import "time"
@@ -22,6 +21,7 @@ type Result struct {
 type Difference struct {
 	Collection string `json:"collection"` // with the provider: stripe:customer
 	ID         string `json:"id"`         // the API's
+	Hint       string `json:"hint,omitempty"`
 }
 
 // Unchecked is a collection that could not be compared, and why.
