@@ -13,14 +13,14 @@ import (
 	"lockstep/source"
 )
 
-// Relation returns where a collection's rows lie, and the type of their id: text or
-// bigint. It needs no lock, as nothing in this file does.
-func (m *Mirror) Relation(collection string) (schema, table, idType string, err error) {
+// Relation returns where a collection's rows lie, unquoted. It needs no lock, as
+// [Mirror.Edited] and [Mirror.Compare] do not.
+func (m *Mirror) Relation(collection string) (schema, table string, err error) {
 	t, ok := m.table(collection)
 	if !ok {
-		return "", "", "", m.unprepared(collection)
+		return "", "", m.unprepared(collection)
 	}
-	return m.config.Schema, t.name, t.idType, nil
+	return m.config.Schema, t.name, nil
 }
 
 // Edited is a row that somebody seems to have changed by hand.
@@ -45,20 +45,19 @@ func (m *Mirror) Edited(ctx context.Context, collection, afterID string, limit i
 // looking runs something in one transaction that sees one state of the table and
 // cannot write. t has the columns that are filled.
 func (m *Mirror) looking(ctx context.Context, collection string, look func(pgx.Tx, *table) error) error {
-	t, ok := m.table(collection)
-	if !ok {
-		return m.unprepared(collection)
-	}
 	if err := m.enter(ctx); err != nil {
 		return err
 	}
-	t, _ = m.table(collection)
+	t, ok := m.table(collection)
+	if !ok {
+		m.leave()
+		return m.unprepared(collection)
+	}
 	part := t.only(filledColumn)
 	part.plan.Store(t.plan.Load())
 	m.leave()
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, m.pool, options, func(tx pgx.Tx) error { return look(tx, part) })
-	if err != nil {
+	if err := pgx.BeginTxFunc(ctx, m.pool, options, func(tx pgx.Tx) error { return look(tx, part) }); err != nil {
 		return fmt.Errorf("check %s of sync %q: %w", collection, m.config.Name, passing(err))
 	}
 	return nil

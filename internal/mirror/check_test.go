@@ -26,44 +26,8 @@ func TestChangesByHandAreFoundAndRewritten(t *testing.T) {
 		record("volatile", 1, `{"id":"volatile","balance":1,"seen":7}`),
 	}
 	f.put("customer", 1, records...)
-	check := func(want string) {
-		t.Helper()
-		var got []string
-		compared, err := f.Compare(t.Context(), "customer", records)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, c := range compared {
-			switch {
-			case c.Edited:
-				got = append(got, records[i].ID)
-			case !c.Equal || !c.There || c.Parked:
-				t.Errorf("%s: %+v", records[i].ID, c)
-			}
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("edited: %v, want %s", got, want)
-		}
-	}
-	edited := func() string {
-		t.Helper()
-		var got []string
-		for after, pages := "", 0; ; pages++ {
-			list, _, next, err := f.Edited(t.Context(), "customer", after, 2)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range list {
-				if e.Raw {
-					e.ID += "!"
-				}
-				got = append(got, e.ID)
-			}
-			if after = next; after == "" {
-				return strings.Join(got, " ")
-			}
-		}
-	}
+	check := func(want string) { t.Helper(); f.wantEdited(records, want) }
+	edited := func() string { t.Helper(); return f.edited("customer") }
 	check("")
 	if got := edited(); got != "odd!" {
 		t.Errorf("edited: %q", got)
@@ -117,5 +81,48 @@ func TestCompareTellsWhatTheMirrorHas(t *testing.T) {
 	}
 	if _, err := f.Compare(t.Context(), "nobody", nil); !errors.Is(err, lockstep.ErrInvalid) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// wantEdited compares records of a collection with their rows: these were changed by
+// hand, and all the others are equal.
+func (f *fixture) wantEdited(records []source.Record, want string) {
+	f.t.Helper()
+	var got []string
+	compared, err := f.Compare(f.t.Context(), "customer", records)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for i, c := range compared {
+		switch {
+		case c.Edited:
+			got = append(got, records[i].ID)
+		case !c.Equal || !c.There || c.Parked:
+			f.t.Errorf("%s: %+v", records[i].ID, c)
+		}
+	}
+	if strings.Join(got, " ") != want {
+		f.t.Errorf("edited: %v, want %s", got, want)
+	}
+}
+
+// edited returns the rows that seem to have been changed by hand; ! stands for _raw.
+func (f *fixture) edited(collection string) string {
+	f.t.Helper()
+	var got []string
+	for after := ""; ; {
+		list, _, next, err := f.Edited(f.t.Context(), collection, after, 2)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Raw {
+				e.ID += "!"
+			}
+			got = append(got, e.ID)
+		}
+		if after = next; after == "" {
+			return strings.Join(got, " ")
+		}
 	}
 }

@@ -257,3 +257,13 @@ func TestABulkIsListedAsItIs(t *testing.T) {
 		t.Errorf("%d different ids of %d", n, many)
 	}
 }
+
+func TestListsOfThingsThatNobodyHasAreEmpty(t *testing.T) {
+	t.Parallel()
+	a := open(t, stripe.Options{})
+	for _, path := range []string{"/v1/quotes", "/v1/files", "/v1/tax/registrations"} {
+		if list := a.get(path); len(data(list)) != 0 || list["has_more"] != false {
+			t.Errorf("%s: %v", path, list)
+		}
+	}
+}

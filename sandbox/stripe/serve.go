@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +75,14 @@ func unlisted() map[string]string {
 		"/v1/customers/{customer}/subscriptions": "/v1/subscriptions",
 		"/v1/customers/{customer}/sources":       "/v1/customers/{customer}/payment_methods",
 		"/v1/customers/{customer}/tax_ids":       "/v1/customers/{customer}/payment_methods",
+	}
+}
+
+// vacant are lists of things that no account of the sandbox has.
+func vacant() []string {
+	return []string{
+		"/v1/billing_portal/configurations", "/v1/entitlements/features", "/v1/file_links", "/v1/files", "/v1/quotes", "/v1/reviews", "/v1/shipping_rates",
+		"/v1/subscription_schedules", "/v1/tax/registrations", "/v1/tax_codes", "/v1/topups", "/v1/transfers", "/v1/webhook_endpoints",
 	}
 }
 
@@ -162,6 +171,9 @@ func (s *Sandbox) answer(w http.ResponseWriter, r *http.Request, q *request, fou
 		return 0, nil, err
 	}
 	w.Header().Set("Stripe-Version", q.version)
+	if found == nil && r.Method == http.MethodGet && slices.Contains(vacant(), r.URL.Path) {
+		return http.StatusOK, sandbox.Encode(doc{"object": "list", "url": r.URL.Path, "has_more": false, "data": []any{}}), nil
+	}
 	if found == nil {
 		return 0, nil, &Error{Status: http.StatusNotFound, Type: "invalid_request_error", Message: fmt.Sprintf(
 			"Unrecognized request URL (%s: %s). Please see https://stripe.com/docs or we can help at https://support.stripe.com/.", r.Method, r.URL.Path)}
