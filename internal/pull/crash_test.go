@@ -68,46 +68,36 @@ func (o often) Collections(ctx context.Context) ([]source.Collection, error) {
 // A kill costs the pages that were not applied yet, and no others.
 func TestABackfillGoesOnWhereItWasKilled(t *testing.T) {
 	t.Parallel()
-	const records, kills = 6000, 20
+	const records, kills = 6000, 25
 	f := newFake(thing("thing"))
 	f.fill("thing", records)
 	b := newBench(t, "fake", f)
-	var engine atomic.Pointer[engine]
-	armed := make(chan struct{}, 1)
-	dice := rand.New(rand.NewPCG(7, 7))
-	f.script(func(ctx context.Context, method, _ string, n int) error {
+	var killer atomic.Pointer[func()]
+	f.script(func(ctx context.Context, method, _ string, _ int) error {
 		if method != "backfill" {
 			return nil
+		}
+		if kill := killer.Swap(nil); kill != nil {
+			(*kill)()
 		}
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-ctx.Done():
-			return ctx.Err()
 		}
-		select {
-		case <-armed: // the point between a page that was read and its transaction
-			if e := engine.Load(); e != nil {
-				e.cancel()
-			}
-		default:
-		}
-		return nil
+		return ctx.Err()
 	})
-	for i := range kills {
+	dice := rand.New(rand.NewPCG(7, 7))
+	for range kills {
 		e := b.run()
-		engine.Store(e)
-		if i%2 == 0 {
-			e.eventually(t, "a page", func() bool { return e.collection(t, "fake:thing").Records > 0 })
-			armed <- struct{}{}
-		} else {
-			time.AfterFunc(time.Duration(10+dice.IntN(30))*time.Millisecond, e.cancel)
+		after := time.Duration(dice.IntN(60)) * time.Millisecond
+		kill := func() { time.AfterFunc(after, e.cancel) }
+		killer.Store(&kill)
+		if !holds(soon, func() bool { return len(e.done) > 0 || e.Status().State == "polling" }) {
+			t.Fatal("it neither ended nor was killed")
 		}
-		e.gone(t)
+		e.kill(t)
 	}
-	select {
-	case <-armed:
-	default:
-	}
+	killer.Store(nil)
 	e := b.run()
 	f.same(b, e, "thing")
 	// A transaction holds at most ten pages; three wait, one is being read.
@@ -140,6 +130,38 @@ func TestKilledBehindACommit(t *testing.T) {
 		f.set("thing", fmt.Sprintf("t%06d", i), "new")
 	}
 	b.config.Changed = nil
+	e := b.run()
+	f.same(b, e, "thing")
+}
+
+// A feed whose cursor is exact: what a kill takes away no later page brings again.
+func TestKilledWhileItFollows(t *testing.T) {
+	t.Parallel()
+	f := newFake(thing("thing"))
+	b := newBench(t, "fake", f)
+	first := b.run()
+	first.wait(t) // the backfill must not make good what the feed loses
+	first.kill(t)
+	dice := rand.New(rand.NewPCG(3, 3))
+	for i := range 30 {
+		for j := range 20 {
+			f.set("thing", fmt.Sprintf("%d-%d", i, j), "new")
+		}
+		var e *engine
+		ready := make(chan struct{})
+		after := time.Duration(dice.IntN(5000)) * time.Microsecond
+		f.script(func(_ context.Context, method, _ string, _ int) error {
+			if method == "changes" {
+				<-ready
+				time.AfterFunc(after, e.cancel)
+			}
+			return nil
+		})
+		e = b.run()
+		close(ready)
+		e.gone(t)
+	}
+	f.script(nil)
 	e := b.run()
 	f.same(b, e, "thing")
 }

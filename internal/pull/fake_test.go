@@ -17,12 +17,15 @@ type fake struct {
 	mu      sync.Mutex
 	list    []source.Collection
 	objects map[string]map[string]string // collection, id, value
-	sorted  map[string][]string // ids, until they change
+	sorted  map[string][]string          // ids, until they change
 	events  []event
 	calls   map[string]int // "method name"
 	settles map[time.Duration]int
 	page    int
 	fed     bool // Changes brings ids only
+	// version and rank are of what lists and Changes bring.
+	version time.Time
+	rank    source.Rank
 	// before is asked before each call is answered; an error is the answer.
 	before func(ctx context.Context, method, name string, n int) error
 	// shown is asked whether a list shows a record.
@@ -181,7 +184,7 @@ func (f *fake) some(method, collection string, at source.Cursor) (source.Page, e
 			page.Next, _ = json.Marshal(page.Records[n-1].ID)
 			break
 		}
-		page.Records = append(page.Records, source.Record{Collection: collection, ID: id, Rank: source.RankList, Data: body(id, f.objects[collection][id])})
+		page.Records = append(page.Records, source.Record{Collection: collection, ID: id, Rank: source.RankList, Version: f.version, Data: body(id, f.objects[collection][id])})
 	}
 	return page, nil
 }
@@ -211,6 +214,9 @@ func (f *fake) Changes(ctx context.Context, feed string, at source.Cursor, settl
 		}
 		page.Next = json.RawMessage(fmt.Sprint(i + 1))
 		r := f.one(e.collection, e.id)
+		if f.rank != 0 {
+			r.Rank, r.Version = f.rank, f.version
+		}
 		if f.fed {
 			r = source.Record{Collection: e.collection, ID: e.id}
 		}

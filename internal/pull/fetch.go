@@ -68,7 +68,8 @@ func (q *queue) poke() {
 	}
 }
 
-// back puts records in again that could not be fetched; false: never mind.
+// back puts records in again that could not be fetched, and returns how many were tried
+// often enough.
 func (q *queue) back(collection string, ids map[string]due, pause time.Duration) (dropped int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -77,7 +78,8 @@ func (q *queue) back(collection string, ids map[string]due, pause time.Duration)
 			dropped++
 			continue
 		}
-		if d.at = time.Now().Add(pause << min(d.tries, 6)); len(q.due) < mostHints {
+		d.at = time.Now().Add(pause << min(d.tries, 6))
+		if _, hinted := q.due[record{collection, id}]; !hinted && len(q.due) < mostHints {
 			q.due[record{collection, id}] = d
 		}
 	}

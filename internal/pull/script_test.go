@@ -435,3 +435,19 @@ func TestAResyncSurvives(t *testing.T) {
 		t.Error("deletions were not looked for")
 	}
 }
+
+// Two contents of one version: the record itself is asked for when it has settled.
+func TestADoubtfulRecordIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	f := newFake(thing("thing"))
+	f.fill("thing", 10)
+	f.version, f.rank = time.Now().Add(-time.Hour), source.RankEvent
+	b := newBench(t, "fake", f)
+	e := b.run()
+	e.wait(t)
+	f.set("thing", "t000001", "new") // an event counts less than a list of the same version
+	f.same(b, e, "thing")
+	if f.count("get thing t000001") == 0 {
+		t.Error("it was not asked for")
+	}
+}

@@ -23,9 +23,9 @@ const key = "sk_test_123456789"
 type account struct {
 	*sandbox.Sandbox
 	limiter source.Limiter
-	t   testing.TB
-	url string
-	key string
+	t       testing.TB
+	url     string
+	key     string
 }
 
 func newAccount(t testing.TB, o sandbox.Options) *account {

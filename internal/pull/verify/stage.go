@@ -9,15 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"lockstep/internal/mirror"
-	"lockstep/internal/pgdb"
 )
 
 // stage is where a collection's check keeps what does not fit into memory: temporary
 // tables of a connection of its own, which no WAL and no consumer hears of.
 type stage struct {
 	conn     *pgx.Conn
-	relation string
-	idType   string
+	relation string    // quoted
 	waiting  []listing // not yet in the table
 }
 
@@ -51,7 +49,7 @@ const tables = `
 	)`
 
 func openStage(ctx context.Context, c Config, collection string) (*stage, error) {
-	schema, table, idType, err := c.Mirror.Relation(collection)
+	schema, table, err := c.Mirror.Relation(collection)
 	if err != nil {
 		return nil, err
 	}
@@ -61,16 +59,16 @@ func openStage(ctx context.Context, c Config, collection string) (*stage, error)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the mirror's database: %w", err)
 	}
-	s := &stage{conn: conn, relation: pgdb.QuoteIdent(schema, table), idType: idType}
+	s := &stage{conn: conn, relation: pgx.Identifier{schema, table}.Sanitize()}
 	if _, err := conn.Exec(ctx, tables); err != nil {
-		s.close()
+		s.close(ctx)
 		return nil, fmt.Errorf("make temporary tables in the mirror's database (its role needs TEMPORARY on the database): %w", err)
 	}
 	return s, nil
 }
 
-func (s *stage) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closing) // the session must end although the caller's context has
+func (s *stage) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing) // the session must end although the caller's context has
 	defer cancel()
 	_ = s.conn.Close(ctx) // with it its tables go
 }
@@ -118,7 +116,7 @@ func (s *stage) compare(ctx context.Context, started time.Time) (compared uint64
 		FULL JOIN %s t ON t.id::text COLLATE "C" = l.id
 		WHERE t.id IS NULL
 		   OR (l.id IS NULL OR t._fingerprint IS NULL OR t._fingerprint <> ALL (l.prints))
-		      AND (t._synced_at IS NULL OR true OR t._synced_at > $2::timestamptz)`, s.relation)
+		      AND (t._synced_at IS NULL OR t._synced_at < coalesce(l.at, $1::timestamptz) OR t._synced_at > $2::timestamptz)`, s.relation)
 	if _, err := s.conn.Exec(ctx, "ANALYZE lockstep_listed"); err != nil {
 		return 0, err
 	}

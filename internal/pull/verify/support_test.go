@@ -2,7 +2,6 @@ package verify_test
 
 import (
 	"context"
-	"errors"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -254,5 +253,3 @@ func (f faulty) Get(ctx context.Context, collection string, ids []string) (sourc
 	}
 	return f.get(collection, ids, page)
 }
-
-var errBroken = errors.New("broken")

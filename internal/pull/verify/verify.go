@@ -1,11 +1,13 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,6 +75,7 @@ func Run(ctx context.Context, config Config, options Options) (Result, error) {
 	}
 	err := g.Wait()
 	t.result.EndedAt = time.Now().UTC()
+	t.order()
 	return t.result, err
 }
 
@@ -82,6 +85,16 @@ type tally struct {
 
 	mu     sync.Mutex
 	result Result
+}
+
+// order makes the result the same whichever collection was first.
+func (t *tally) order() {
+	for _, list := range [][]Difference{t.result.Missing, t.result.Stale, t.result.Extra} {
+		slices.SortFunc(list, func(a, b Difference) int {
+			return cmp.Or(cmp.Compare(a.Collection, b.Collection), cmp.Compare(a.ID, b.ID))
+		})
+	}
+	slices.SortFunc(t.result.Unchecked, func(a, b Unchecked) int { return cmp.Compare(a.Collection, b.Collection) })
 }
 
 func (t *tally) name(collection string) string { return t.provider + ":" + collection }
@@ -209,7 +222,7 @@ func (k *check) run(ctx context.Context) (err error) {
 	if k.stage, err = openStage(ctx, k.config, k.c.Name); err != nil {
 		return err
 	}
-	defer k.stage.close()
+	defer k.stage.close(ctx)
 	started, err := k.list(ctx)
 	if err != nil {
 		return err
