@@ -81,8 +81,9 @@ func unlisted() map[string]string {
 // vacant are lists of things that no account of the sandbox has.
 func vacant() []string {
 	return []string{
-		"/v1/billing_portal/configurations", "/v1/entitlements/features", "/v1/file_links", "/v1/files", "/v1/quotes", "/v1/reviews", "/v1/shipping_rates",
-		"/v1/subscription_schedules", "/v1/tax/registrations", "/v1/tax_codes", "/v1/topups", "/v1/transfers", "/v1/webhook_endpoints",
+		"/v1/application_fees", "/v1/billing_portal/configurations", "/v1/entitlements/features", "/v1/file_links", "/v1/files", "/v1/payment_links",
+		"/v1/quotes", "/v1/radar/early_fraud_warnings", "/v1/reviews", "/v1/shipping_rates", "/v1/subscription_schedules", "/v1/tax/registrations",
+		"/v1/tax_codes", "/v1/topups", "/v1/transfers", "/v1/webhook_endpoints",
 	}
 }
 
