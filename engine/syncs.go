@@ -107,11 +107,16 @@ func (a account) Open(d syncs.Definition, tokens syncs.Tokens) (syncs.Connection
 	l := limit.New(a.Limits(limit.Narrow{
 		RequestsPerSecond: d.RateLimit.RequestsPerSecond, MaxConcurrent: d.RateLimit.MaxConcurrent, Reserve: d.RateLimit.Reserve,
 	}))
-	s, err := a.Account.Open(connect.Options{Limiter: l, Tokens: keptTokens{tokens}})
+	o := connect.Options{Limiter: l, Tokens: keptTokens{tokens}}
+	first, err := a.Account.Open(o)
 	if err != nil {
 		return syncs.Connection{}, err
 	}
-	return syncs.Connection{Source: s, Quotas: func() []pull.Quota { return quotas(l) }}, nil
+	second, err := a.Account.Open(o)
+	if err != nil {
+		return syncs.Connection{}, err
+	}
+	return syncs.Connection{Source: first, Second: second, Quotas: func() []pull.Quota { return quotas(l) }}, nil
 }
 
 func quotas(l *limit.Limiter) []pull.Quota {

@@ -39,13 +39,13 @@ func TestKilledAtRandomNothingIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	dice := rand.New(rand.NewPCG(seed, 0))
 	t.Log("seed", seed)
-	for range 20 {
+	for range 18 {
 		e := b.run()
 		time.AfterFunc(time.Duration(20+dice.IntN(250))*time.Millisecond, e.cancel)
 		e.gone(t)
 	}
 	e := b.run()
-	e.wait(t)
+	e.eventually(t, "the backfill", func() bool { return !e.Status().BackfilledAt.IsZero() })
 	a.Core().Live(0)
 	a.Core().Faults().Clear()
 	e.wait(t)

@@ -115,7 +115,7 @@ func (s *Set) Verify(ctx context.Context, ref string, o VerifyOptions) (verify.R
 		return verify.Result{}, fmt.Errorf("sync %q: %w", d.Name, err)
 	}
 	return verify.Run(ctx, verify.Config{
-		Source: open.connection.Source, Mirror: open.mirror, Pool: s.stores[d.Database].target.Pool, Collections: collections,
+		Source: open.connection.Second, Mirror: open.mirror, Pool: s.stores[d.Database].target.Pool, Collections: collections,
 		Provider: open.account.Prefix(), Logger: s.config.Logger,
 	}, verify.Options{Repair: o.Repair})
 }

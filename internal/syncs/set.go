@@ -68,6 +68,9 @@ type Account interface {
 // Connection is an opened account.
 type Connection struct {
 	Source source.Source
+	// Second reads the same account within the same limits, beside Source: two readers of
+	// one list must not be taken for one that goes in circles.
+	Second source.Source
 	Quotas func() []pull.Quota // nil: there are no limits
 }
 

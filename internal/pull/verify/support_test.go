@@ -127,14 +127,16 @@ func (a *account) backfill(collection string) {
 	}
 }
 
-// follow mirrors what changes until the function that it returns is called.
-func (a *account) follow() (stop func()) {
+// live lets things happen in the world, and mirrors them, in turns: however slow the
+// machine is, the mirror is never further behind than one turn. It ends with the test.
+func (a *account) live() {
 	ctx, cancel := context.WithCancel(a.t.Context())
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for at := a.start; ; {
+			a.world.Core().Step(1)
 			page, err := a.source.Changes(ctx, "events", at, 0)
 			if err == nil {
 				page.Records = slices.DeleteFunc(page.Records, func(r source.Record) bool {
@@ -154,9 +156,7 @@ func (a *account) follow() (stop func()) {
 			}
 		}
 	})
-	stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
-	a.t.Cleanup(stop)
-	return stop
+	a.t.Cleanup(func() { cancel(); wait.Wait() })
 }
 
 func (a *account) exec(sql ...string) { a.t.Helper(); pgtest.Exec(a.t, a.database, sql...) }

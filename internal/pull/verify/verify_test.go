@@ -77,14 +77,14 @@ func TestALivingWorldIsNoDifference(t *testing.T) {
 	t.Parallel()
 	// What has no events does not follow here.
 	collections := []string{"customer", "product", "price", "subscription", "invoice", "payment_intent", "charge", "refund"}
-	a := open(t, sandbox.Options{Customers: 60, Unlimited: true, Pace: 10}, collections...)
-	a.follow()
+	a := open(t, sandbox.Options{Customers: 60, Unlimited: true}, collections...)
+	a.live()
 	want := []string{}
 	for _, id := range a.ids("UPDATE stripe.product SET name = 'else' WHERE id IN (SELECT id FROM stripe.product ORDER BY id LIMIT 2) RETURNING id") {
 		want = append(want, "stale stripe:product "+id)
 	}
 	c := a.config()
-	c.Source, c.Settle = a.connect(nil), 2*time.Second
+	c.Source, c.Settle = a.connect(nil), 3*time.Second
 	a.want(a.run(c, verify.Options{Repair: true}), want...)
 	a.want(a.run(c, verify.Options{}))
 }
