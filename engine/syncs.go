@@ -107,16 +107,11 @@ func (a account) Open(d syncs.Definition, tokens syncs.Tokens) (syncs.Connection
 	l := limit.New(a.Limits(limit.Narrow{
 		RequestsPerSecond: d.RateLimit.RequestsPerSecond, MaxConcurrent: d.RateLimit.MaxConcurrent, Reserve: d.RateLimit.Reserve,
 	}))
-	o := connect.Options{Limiter: l, Tokens: keptTokens{tokens}}
-	first, err := a.Account.Open(o)
+	s, err := a.Account.Open(connect.Options{Limiter: l, Tokens: keptTokens{tokens}})
 	if err != nil {
 		return syncs.Connection{}, err
 	}
-	second, err := a.Account.Open(o)
-	if err != nil {
-		return syncs.Connection{}, err
-	}
-	return syncs.Connection{Source: first, Second: second, Quotas: func() []pull.Quota { return quotas(l) }}, nil
+	return syncs.Connection{Source: s, Second: s.Beside(), Quotas: func() []pull.Quota { return quotas(l) }}, nil
 }
 
 func quotas(l *limit.Limiter) []pull.Quota {

@@ -122,6 +122,17 @@ func New(spec *Spec, o Options) (*Source, error) {
 	return s, nil
 }
 
+// Beside returns a source of the same account that signs in as this one does, with the
+// same tokens and the same limits, and reads lists of its own: two readers of one list
+// must not be taken for one that goes in circles.
+func (s *Source) Beside() *Source {
+	return &Source{
+		spec: s.spec, base: s.base, scope: s.scope, auth: s.auth, only: s.only, limiter: s.limiter, transport: s.transport,
+		timeout: s.timeout, maxBody: s.maxBody,
+		circles: map[string]*circle{}, parents: map[string]*parentPage{}, etags: map[string]etag{}, walks: map[string]*walked{},
+	}
+}
+
 func properties(spec *Spec, given map[string]string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, name := range sortedKeys(given) {
