@@ -121,6 +121,14 @@ type Source interface {
 	Get(ctx context.Context, collection string, ids []string) (Page, error)
 }
 
+// Learner is a source that cannot fetch every record by its id alone: it has to know
+// more of it, such as the repository of an issue.
+type Learner interface {
+	// Learn tells it what is mirrored of records, before they are fetched. It asks
+	// nothing of the API and may forget.
+	Learn(records []Record)
+}
+
 // Write is one write to an API.
 type Write struct {
 	Collection string

@@ -45,6 +45,9 @@ func (l *looked) some(ctx context.Context, w *work, c *collection, p source.Prio
 	var page source.Page
 	began := time.Now()
 	call := func(ctx context.Context) (err error) {
+		if err := w.s.config.Mirror.Remind(ctx, w.s.config.Source, c.Name, ids); err != nil {
+			return err
+		}
 		page, err = w.s.config.Source.Get(ctx, c.Name, ids)
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -149,9 +150,7 @@ func (e *execution) object(typ string, v any, plan []*planned, path []any) doc {
 		}
 		done := e.complete(p.def.typ, have, p.sub, at)
 		if before, ok := out[p.key].(doc); ok {
-			for name, one := range done.(doc) {
-				before[name] = one
-			}
+			maps.Copy(before, done.(doc))
 			continue
 		}
 		out[p.key] = done

@@ -1,13 +1,13 @@
 package github
 
 import (
-	_ "embed" // the schema
+	"embed"
 	"fmt"
 	"slices"
 )
 
 //go:embed schema.graphql
-var schemaText string
+var files embed.FS
 
 // schema is the part of GitHub's GraphQL schema that is simulated.
 type schema struct{ types map[string]*typeDef }
@@ -29,7 +29,11 @@ type fieldDef struct {
 }
 
 func loadSchema() (*schema, error) {
-	l := lex(schemaText)
+	text, err := files.ReadFile("schema.graphql")
+	if err != nil {
+		return nil, fmt.Errorf("github sandbox: the schema: %w", err)
+	}
+	l := lex(string(text))
 	s := &schema{types: map[string]*typeDef{}}
 	for _, name := range []string{"Int", "Float", "String", "Boolean", "ID"} {
 		s.types[name] = &typeDef{kind: "scalar", name: name}

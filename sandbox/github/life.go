@@ -117,7 +117,7 @@ func (t *tx) openRepo(l *life, _ *repo) bool {
 		name += "-" + l.dice.Pick("api", "web", "core", "tools", "next")
 	}
 	r := t.newRepo(t.s.org, name)
-	r.now.private = l.dice.Chance(0.4)
+	r.now.private = len(t.s.repos)%3 == 2
 	t.push(r, "Initial commit", t.now)
 	t.describe(l, r)
 	t.planMilestone(l, r)

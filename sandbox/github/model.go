@@ -47,16 +47,15 @@ type repo struct {
 }
 
 type repoData struct {
-	owner                      *account
-	name, description          string
-	language, homepage         string
-	topics                     []any
-	private, archived          bool
-	noIssues                   bool
-	branch, head               string // the default branch and its newest commit
-	created, updated, pushed   time.Time
-	stars, forks, size         int64
-	mergeCommit, squash, rebas bool
+	owner                    *account
+	name, description        string
+	language, homepage       string
+	topics                   []any
+	private, archived        bool
+	noIssues                 bool
+	branch, head             string // the default branch and its newest commit
+	created, updated, pushed time.Time
+	stars, forks, size       int64
 }
 
 func (r *repoData) fullName() string { return r.owner.login + "/" + r.name }

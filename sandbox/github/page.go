@@ -3,7 +3,7 @@ package github
 import (
 	"cmp"
 	"fmt"
-	"net/url"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -96,10 +96,7 @@ func (q *request) pageURL(param, value string) string {
 	case len(parts) >= 3 && parts[0] == "orgs":
 		path = fmt.Sprintf("/organizations/%d/%s", q.s.org.id, strings.Join(parts[2:], "/"))
 	}
-	query := url.Values{}
-	for name, values := range q.query {
-		query[name] = values
-	}
+	query := maps.Clone(q.query)
 	query.Del("before")
 	query.Del("after")
 	if param != "page" {

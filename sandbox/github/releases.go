@@ -2,6 +2,7 @@ package github
 
 import (
 	"net/http"
+	"slices"
 )
 
 func (q *request) releases() (any, *Error) {
@@ -19,8 +20,8 @@ func (q *request) oneRelease(fits func(*row[releaseData]) bool) (*row[releaseDat
 	if err != nil {
 		return nil, err
 	}
-	for i := len(r.releases.rows) - 1; i >= 0; i-- {
-		if one := r.releases.rows[i]; one.now != nil && fits(one) {
+	for _, one := range slices.Backward(r.releases.rows) {
+		if one.now != nil && fits(one) {
 			return one, nil
 		}
 	}

@@ -196,14 +196,10 @@ func association(r *repo, a *account) string {
 	return "CONTRIBUTOR"
 }
 
-func (q *request) label(v view[labelData]) doc { return renderLabel(v) }
-
 func renderLabel(v view[labelData]) doc {
 	return doc{"id": v.id, "node_id": nodeID(nodeLabel, v.repo.id, v.id), "url": v.repo.now.url() + "/labels/" + pathEscape(v.v.name), "name": v.v.name,
 		"color": v.v.color, "default": v.v.standard, "description": orNull(v.v.description)}
 }
-
-func (q *request) milestone(v view[milestoneData]) doc { return renderMilestone(v) }
 
 func renderMilestone(v view[milestoneData]) doc {
 	m, base := v.v, fmt.Sprintf("/milestones/%d", v.v.number)

@@ -1,6 +1,7 @@
 package github
 
 import (
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -10,9 +11,7 @@ import (
 func (s *Sandbox) handlers() map[string]handler {
 	all := map[string]handler{}
 	for _, group := range []map[string]handler{rootRoutes(), repoRoutes(), issueRoutes(), pullRoutes(), partRoutes(), commitRoutes()} {
-		for name, h := range group {
-			all[name] = h
-		}
+		maps.Copy(all, group)
 	}
 	return all
 }

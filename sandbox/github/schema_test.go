@@ -70,6 +70,9 @@ func judge(t testing.TB, method, path string, a answer) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if a.v == nil && a.text != "" {
+		return nil // a page of HTML
+	}
 	path, _, _ = strings.Cut(path, "?")
 	path = strings.TrimPrefix(path, "/github")
 	if rest, ok := strings.CutPrefix(path, "/repositories/"); ok {
@@ -88,6 +91,10 @@ func judge(t testing.TB, method, path string, a answer) []string {
 			return []string{fmt.Sprintf("%s: %d has a body: %s", r.name, a.status, a.text)}
 		case schema == nil:
 			return nil
+		}
+		if a.status >= 400 && schema["$ref"] != nil {
+			// Errors have a status that the description does not know.
+			schema = o.joined([]any{schema, object{"properties": object{"status": object{}}}})
 		}
 		return o.validate(r.name, schema, a.v)
 	}
@@ -233,7 +240,8 @@ func TestAnswersAreAsGitHubDescribesThem(t *testing.T) {
 		}
 		for kind, part := range map[string]string{"issues/": "/issues?state=all", "issues/comments/": "/issues/comments", "pulls/": "/pulls?state=all", "pulls/comments/": "/pulls/comments",
 			"milestones/": "/milestones", "releases/": "/releases"} {
-			for _, o := range h.get(at + part).list()[:1] {
+			list := h.get(at + part).list()
+			for _, o := range list[:min(1, len(list))] {
 				id := "id"
 				if o["number"] != nil {
 					id = "number"

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"lockstep/sandbox"
 )
 
 // tx is one thing that happens: what it writes has one time and one actor. It is made
@@ -231,9 +229,4 @@ func (t *tx) happened(r *repo, kind, ref, before, after string) {
 		before = strings.Repeat("0", 40)
 	}
 	r.events = append(r.events, activity{id: t.s.id("activity"), kind: kind, ref: "refs/heads/" + ref, before: before, after: after, at: t.now, actor: t.actor})
-}
-
-// dice returns what decides about the n-th object of a kind.
-func (t *tx) dice(kind string) sandbox.Dice {
-	return t.s.options.Seed.Dice(kind, uint64(t.s.ids[kind]))
 }

@@ -16,7 +16,7 @@ import (
 // Some APIs cannot fetch a record by its id alone: they want to know where it lies, in
 // which repository or under which number. Such a get uses {known.…}: members of the
 // record as it was seen last, in a list or in a webhook's body. What was never seen since
-// the process began is looked for in the collection's list.
+// the process began, and was not learnt, is looked for in the collection's list.
 
 // maxKnown bounds how many records' whereabouts are remembered, half of them for sure.
 const maxKnown = 200_000
@@ -220,17 +220,13 @@ func (s *Source) siftIDs(ctx context.Context, c *Collection, ids []string) (fetc
 }
 
 // seek looks for records in the whole list of the collection. What cannot be listed is an
-// error, as in a sweep: what is not found after that is not there.
+// error, as in a sweep.
 func (s *Source) seek(ctx context.Context, c *Collection, ids []string) (source.Page, error) {
 	s.mu.Lock()
 	last := s.walks[c.name]
 	s.mu.Unlock()
 	if last != nil && time.Since(last.began) < walkHolds && !slices.ContainsFunc(ids, func(id string) bool { return last.ids[hashOf([]byte(id))] }) {
-		page := source.Page{At: last.at}
-		for _, id := range ids {
-			page.Records = append(page.Records, missing(c, id))
-		}
-		return page, nil
+		return unlisted(c, source.Page{At: last.at}, ids)
 	}
 	walk := &walked{began: time.Now(), at: s.clock.now(), ids: map[uint64]bool{}}
 	ctx = insist(context.WithValue(ctx, sweepKey{}, true))
@@ -255,15 +251,23 @@ func (s *Source) seek(ctx context.Context, c *Collection, ids []string) (source.
 			break
 		}
 	}
-	if len(left) > 0 {
-		s.mu.Lock()
-		s.walks[c.name] = walk
-		s.mu.Unlock()
+	if len(left) == 0 {
+		return page, nil
+	}
+	s.mu.Lock()
+	s.walks[c.name] = walk
+	s.mu.Unlock()
+	return unlisted(c, page, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !left[id] }))
+}
+
+// unlisted adds what was looked for in the whole list and is not there. A child may be
+// missing because its parent is hidden, and nobody knows which that was: no deletion.
+func unlisted(c *Collection, page source.Page, ids []string) (source.Page, error) {
+	if c.Parent != nil {
+		return source.Page{}, &source.Error{Kind: source.Forbidden, Message: fmt.Sprintf("fetch %s %s: it is in no list, and it is not known which %s it was in; taken for lost access", c.name, shorten(ids[0]), c.Parent.Collection)}
 	}
 	for _, id := range ids {
-		if left[id] {
-			page.Records = append(page.Records, missing(c, id))
-		}
+		page.Records = append(page.Records, missing(c, id))
 	}
 	return page, nil
 }

@@ -76,6 +76,7 @@ var (
 	_ source.Source   = (*Source)(nil)
 	_ source.Writer   = (*Source)(nil)
 	_ source.Receiver = (*Source)(nil)
+	_ source.Learner  = (*Source)(nil)
 )
 
 // New makes a source. Errors wrap [lockstep.ErrInvalid] and name the property that is

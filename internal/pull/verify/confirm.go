@@ -81,6 +81,9 @@ func (k *check) oneByOne(ctx context.Context, round int) error {
 		for i := range list {
 			ids[i] = list[i].id
 		}
+		if err := k.config.Mirror.Remind(ctx, k.config.Source, k.c.Name, ids); err != nil {
+			return err
+		}
 		page, err := k.ask(ctx, func() (source.Page, error) { return k.config.Source.Get(ctx, k.c.Name, ids) })
 		if err != nil {
 			return err
