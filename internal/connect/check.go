@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"lockstep/internal/suggest"
 	"lockstep/source/rest"
 )
 
@@ -53,7 +54,7 @@ func (c *checker) provider() bool {
 	case slices.Contains(Later(), name):
 		c.wrong("provider", fmt.Sprintf("the provider %s is not available in this version", name), "describe its API in a spec and use provider: rest, or use github or stripe")
 	default:
-		c.wrong("provider", fmt.Sprintf("there is no provider %q", name), suggest(name, append(Providers(), Later()...)))
+		c.wrong("provider", fmt.Sprintf("there is no provider %q", name), suggest.Remedy(name, append(Providers(), Later()...)))
 	}
 	return false
 }
@@ -134,7 +135,7 @@ func unknownProperty(name string, k kind) string {
 	if len(k.declared) == 0 {
 		return "remove it: the spec declares none"
 	}
-	return suggest(name, slices.Sorted(maps.Keys(k.declared)))
+	return suggest.Remedy(name, slices.Sorted(maps.Keys(k.declared)))
 }
 
 func about(name string, p rest.Property) string {
@@ -172,7 +173,7 @@ func (c *checker) kind(kinds []kind) (kind, bool) {
 		}
 		names = append(names, k.name)
 	}
-	c.wrong("credential.kind", fmt.Sprintf("the provider %s takes no credential of kind %q", c.d.Provider, wanted), suggest(wanted, names))
+	c.wrong("credential.kind", fmt.Sprintf("the provider %s takes no credential of kind %q", c.d.Provider, wanted), suggest.Remedy(wanted, names))
 	return kind{}, false
 }
 
@@ -221,7 +222,7 @@ func (c *checker) collections(a *Account) {
 		case name == "*":
 			a.all = true
 		case !slices.Contains(known, name):
-			c.wrong(field, fmt.Sprintf("%s has no collection %q", a.prefix, name), suggest(name, known))
+			c.wrong(field, fmt.Sprintf("%s has no collection %q", a.prefix, name), suggest.Remedy(name, known))
 		}
 		chosen[name] = true
 	}

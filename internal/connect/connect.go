@@ -12,7 +12,6 @@
 package connect
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -198,42 +197,4 @@ func (p Problems) Unwrap() error { return lockstep.ErrInvalid }
 // plain is the text of an error about invalid input without the word for that.
 func plain(err error) string {
 	return strings.TrimSuffix(err.Error(), ": "+lockstep.ErrInvalid.Error())
-}
-
-// suggest returns the remedy for a word that is not among the known ones.
-func suggest(word string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := edits(strings.ToLower(word), k); d < distance && d < len(k) {
-			best, distance = k, d
-		}
-	}
-	switch {
-	case best != "":
-		return fmt.Sprintf("did you mean %s?", best)
-	case len(known) < 2:
-		return "use " + strings.Join(known, "")
-	}
-	return "use " + strings.Join(known[:len(known)-1], ", ") + " or " + known[len(known)-1]
-}
-
-// edits counts the edits between two words, long ones cut.
-func edits(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal, row[j+1] = row[j+1], min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

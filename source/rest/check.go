@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"lockstep/internal/suggest"
 )
 
 // checker checks what one part of a spec says about others.
@@ -76,7 +78,7 @@ func (c *checker) collection(col *Collection) {
 		parent, ok := c.spec.Collections[p.Collection]
 		switch {
 		case !ok:
-			c.r.wrong(p.At, fmt.Sprintf("there is no collection %s", p.Collection), suggest(p.Collection, sortedKeys(c.spec.Collections)))
+			c.r.wrong(p.At, fmt.Sprintf("there is no collection %s", p.Collection), suggest.Remedy(p.Collection, sortedKeys(c.spec.Collections)))
 		case parent.Parent != nil:
 			c.r.wrong(p.At, fmt.Sprintf("%s has a parent itself", p.Collection), "children of children are not supported: name its parent, or use a list of the whole account")
 		}
@@ -93,7 +95,7 @@ func (c *checker) collection(col *Collection) {
 	for _, action := range sortedKeys(col.Write) {
 		w := col.Write[action]
 		if !slices.Contains([]string{"create", "update", "upsert", "delete"}, action) {
-			c.r.wrong(w.At, fmt.Sprintf("unknown write %s", action), suggest(action, []string{"create", "update", "upsert", "delete"}))
+			c.r.wrong(w.At, fmt.Sprintf("unknown write %s", action), suggest.Remedy(action, []string{"create", "update", "upsert", "delete"}))
 		}
 		c.request(w.Request, w.At)
 	}
@@ -129,7 +131,7 @@ func (c *checker) changes(col *Collection) {
 	f, ok := c.spec.Feeds[col.Feed]
 	switch {
 	case !ok:
-		c.r.wrong(col.At, fmt.Sprintf("there is no feed %s", col.Feed), suggest(col.Feed, sortedKeys(c.spec.Feeds)))
+		c.r.wrong(col.At, fmt.Sprintf("there is no feed %s", col.Feed), suggest.Remedy(col.Feed, sortedKeys(c.spec.Feeds)))
 	case len(col.Object) == 0:
 		c.r.wrong(col.At, "object is missing", "say which entries of the feed are about this collection")
 	case f.Hydrate && col.Get == nil:
@@ -278,7 +280,7 @@ func (c *checker) request(q Request, at place) {
 func (c *checker) buckets(at place, names []string) {
 	for _, name := range names {
 		if c.spec.Limits[name] == nil {
-			c.r.wrong(at, fmt.Sprintf("there is no limit %s", name), suggest(name, sortedKeys(c.spec.Limits)))
+			c.r.wrong(at, fmt.Sprintf("there is no limit %s", name), suggest.Remedy(name, sortedKeys(c.spec.Limits)))
 		}
 	}
 }

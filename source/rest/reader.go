@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"lockstep/internal/suggest"
 )
 
 const (
@@ -189,7 +191,7 @@ func (r *reader) structure(v value, dst reflect.Value) {
 		if _, ok := known[name]; ok || v.path == "" && strings.HasPrefix(name, "x-") {
 			return ""
 		}
-		return suggest(name, sortedKeys(known))
+		return suggest.Remedy(name, sortedKeys(known))
 	}, 0)
 	for _, name := range sortedKeys(known) {
 		k := known[name]
@@ -314,7 +316,7 @@ func (r *reader) single(v value, dst reflect.Value, tag reflect.StructTag) {
 		dst.SetInt(int64(d))
 	case dst.Kind() == reflect.String:
 		if words := strings.Fields(tag.Get("oneof")); len(words) > 0 && !slices.Contains(words, text) {
-			r.wrong(at, fmt.Sprintf("unknown value %q", text), suggest(text, words))
+			r.wrong(at, fmt.Sprintf("unknown value %q", text), suggest.Remedy(text, words))
 			return
 		}
 		dst.SetString(text)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep/internal/suggest"
 	"lockstep/source"
 )
 
@@ -55,11 +56,11 @@ func (c *checker) webhook() {
 		c.r.wrong(w.At, "say either feed or hints", "feed for bodies that are entries of a log")
 	}
 	if w.Feed != "" && c.spec.Feeds[w.Feed] == nil {
-		c.r.wrong(w.At, "there is no feed "+w.Feed, suggest(w.Feed, sortedKeys(c.spec.Feeds)))
+		c.r.wrong(w.At, "there is no feed "+w.Feed, suggest.Remedy(w.Feed, sortedKeys(c.spec.Feeds)))
 	}
 	for _, h := range w.Hints {
 		if c.spec.Collections[h.Collection] == nil {
-			c.r.wrong(h.At, "there is no collection "+h.Collection, suggest(h.Collection, sortedKeys(c.spec.Collections)))
+			c.r.wrong(h.At, "there is no collection "+h.Collection, suggest.Remedy(h.Collection, sortedKeys(c.spec.Collections)))
 		}
 	}
 }

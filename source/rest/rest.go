@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"lockstep"
+	"lockstep/internal/suggest"
 	"lockstep/source"
 )
 
@@ -101,7 +102,7 @@ func New(spec *Spec, o Options) (*Source, error) {
 	}
 	for _, name := range o.Collections {
 		if spec.Collections[name] == nil {
-			return nil, fmt.Errorf("%s: there is no collection %s, %s: %w", spec.Name, name, suggest(name, sortedKeys(spec.Collections)), lockstep.ErrInvalid)
+			return nil, fmt.Errorf("%s: there is no collection %s, %s: %w", spec.Name, name, suggest.Remedy(name, sortedKeys(spec.Collections)), lockstep.ErrInvalid)
 		}
 		if s.only == nil {
 			s.only = map[string]bool{}
@@ -138,7 +139,7 @@ func properties(spec *Spec, given map[string]string) (map[string]string, error) 
 	out := map[string]string{}
 	for _, name := range sortedKeys(given) {
 		if _, ok := spec.Credential[name]; !ok {
-			return nil, fmt.Errorf("%s: the credential has no property %s, %s: %w", spec.Name, name, suggest(name, sortedKeys(spec.Credential)), lockstep.ErrInvalid)
+			return nil, fmt.Errorf("%s: the credential has no property %s, %s: %w", spec.Name, name, suggest.Remedy(name, sortedKeys(spec.Credential)), lockstep.ErrInvalid)
 		}
 	}
 	for _, name := range sortedKeys(spec.Credential) {
