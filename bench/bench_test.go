@@ -4,12 +4,17 @@ import (
 	"errors"
 	"math"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"lockstep"
 	"lockstep/client"
+	"lockstep/source/rest"
+	"lockstep/source/stripe"
 )
 
 func TestSpread(t *testing.T) {
@@ -205,5 +210,74 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := (Options{Rounds: -1}).filled(); !errors.Is(err, lockstep.ErrInvalid) {
 		t.Errorf("rounds -1: %v", err)
+	}
+}
+
+func TestAShareIsCountedBehindTheFirstBurst(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	at := func(second float64, endpoint string, status int) asked {
+		return asked{At: start.Add(time.Duration(second * float64(time.Second))), Endpoint: endpoint, Status: status}
+	}
+	var log []asked
+	for i := range 40 { // a burst
+		log = append(log, at(float64(i)/100, listing, 200))
+	}
+	for i := range 50 {
+		log = append(log, at(1+float64(i)/25, listing, 200), at(1+float64(i)/25, "GET /v1/events", 200))
+	}
+	log = append(log, at(1.5, listing, 429), at(3, listing, 200))
+	lists, refused, err := used(log, func(a asked) bool { return a.Endpoint == listing })
+	if err != nil || math.Abs(lists-1) > 1e-9 || refused != 1 {
+		t.Errorf("of the list: %v, %v refused, %v", lists, refused, err)
+	}
+	if all, _, err := used(log, func(asked) bool { return true }); err != nil || math.Abs(all-2) > 1e-9 {
+		t.Errorf("of the account: %v, %v", all, err)
+	}
+	if _, _, err := used(log[:40], func(asked) bool { return true }); err == nil {
+		t.Error("a share of less than a second")
+	}
+}
+
+func TestThePlaceInAListIsFoundWithoutDecoding(t *testing.T) {
+	t.Parallel()
+	if id := lastID([]byte(`{"data":[{"id":"cus_1","x":{"id":"card_1"}},{"id":"cus_2"}],"has_more":true}`)); id != "cus_2" {
+		t.Errorf("got %q", id)
+	}
+	if id := lastID([]byte(`{"data":[]}`)); id != "" {
+		t.Errorf("got %q", id)
+	}
+}
+
+// The benchmark's spec is Stripe's, but for the limits.
+func TestTheUnlimitedSpecIsStripes(t *testing.T) {
+	t.Parallel()
+	ours, err := rest.Parse("stripe.yaml", []byte(unlimited))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := stripe.Spec("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(ours.Limits)+len(ours.Buckets) > 0 {
+		t.Error("it has limits")
+	}
+	inside := cmp.Exporter(func(reflect.Type) bool { return true })
+	placeless := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".At" }, cmp.Ignore())
+	for name, pair := range map[string][2]any{
+		"fields":  {ours.Collections["customer"].Fields, theirs.Collections["customer"].Fields},
+		"list":    {ours.Collections["customer"].List, theirs.Collections["customer"].List},
+		"get":     {ours.Collections["customer"].Get, theirs.Collections["customer"].Get},
+		"created": {ours.Collections["customer"].Created, theirs.Collections["customer"].Created},
+		"deleted": {ours.Collections["customer"].Deleted, theirs.Collections["customer"].Deleted},
+		"object":  {ours.Collections["customer"].Object, theirs.Collections["customer"].Object},
+		"sweep":   {ours.Collections["customer"].Sweep, theirs.Collections["customer"].Sweep},
+		"page":    {ours.Page, theirs.Page},
+		"version": {ours.Headers["Stripe-Version"], theirs.Headers["Stripe-Version"]},
+	} {
+		if diff := cmp.Diff(pair[1], pair[0], inside, placeless); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
 	}
 }

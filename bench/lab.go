@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"lockstep/internal/config"
 	"lockstep/internal/pgdb"
 	"lockstep/internal/pgdb/cluster"
 )
@@ -24,6 +25,8 @@ type lab struct {
 	pg  *cluster.Cluster
 	url string // of the database, over the Unix socket
 	db  *pgxpool.Pool
+	// capture is how nodes take changes from the database; empty: as they do by default.
+	capture config.Capture
 }
 
 // database is what the lab's database is called, in Postgres and by the nodes.
@@ -121,9 +124,14 @@ func (l *lab) insert(ctx context.Context, tables, first, rows int) error {
 
 // until asks again and again until done, or fails after the time with what.
 func (l *lab) until(ctx context.Context, within time.Duration, what string, done func() (bool, error)) error {
+	return l.untilEach(ctx, 20*time.Millisecond, within, what, done)
+}
+
+// untilEach is until with a pause, for what would disturb by being asked often.
+func (l *lab) untilEach(ctx context.Context, each, within time.Duration, what string, done func() (bool, error)) error {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(each)
 	defer tick.Stop()
 	for {
 		if ok, err := done(); ok || err != nil {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (l *lab) node(ctx context.Context) (*node, error) {
 func (l *lab) within(ctx context.Context) (*node, error) {
 	cfg := config.Default()
 	cfg.DataDir, cfg.Listen = l.dataDir(), "127.0.0.1:0"
-	cfg.Databases[0].URL = config.URL(l.url)
+	cfg.Databases[0].URL, cfg.Databases[0].Capture = config.URL(l.url), cmp.Or(l.capture, cfg.Databases[0].Capture)
 	ready, ended := make(chan engine.Node, 1), make(chan error, 1)
 	e := engine.New(cfg, engine.Options{Logger: slog.New(slog.DiscardHandler), Ready: func(n engine.Node) { ready <- n }})
 	running, cancel := context.WithCancel(ctx)
@@ -84,6 +85,9 @@ func (l *lab) process(ctx context.Context) (*node, error) {
 	}
 	file := filepath.Join(l.dir, "lockstep.yml")
 	text := fmt.Sprintf("data_dir: %q\nlisten: %q\ndatabases:\n  - name: %s\n    url: %q\n", l.dataDir(), address, database, l.url)
+	if l.capture != "" {
+		text += fmt.Sprintf("    capture: %s\n", l.capture)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -94,32 +98,36 @@ func (l *lab) process(ctx context.Context) (*node, error) {
 	defer log.Close()
 	cmd := exec.Command(l.Binary, "serve", "-c", file)
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	end, err := begin(ctx, cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start the node: %w", err)
 	}
-	return l.running(ctx, cmd, address)
+	pid := cmd.Process.Pid
+	api, err := client.New(client.Config{Server: "http://" + address})
+	cpu := func() (time.Duration, error) { return processCPU(pid) }
+	n := &node{lab: l, api: api, pid: pid, cpu: cpu, stop: l.explained(end(os.Interrupt)), kill: end(os.Kill)}
+	return n, err
 }
 
-// running is a node whose process has been started.
-func (l *lab) running(ctx context.Context, cmd *exec.Cmd, address string) (*node, error) {
-	pid := cmd.Process.Pid
+// begin starts a process. What end returns ends it by that signal, waits, and returns
+// how it ended; it may be called more than once.
+func begin(ctx context.Context, cmd *exec.Cmd) (end func(os.Signal) func() error, err error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
 	ended := make(chan struct{})
 	var result error
 	go func() { result = cmd.Wait(); close(ended) }()
 	// Whoever forgets to end it, or is interrupted, leaves no process behind.
 	release := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	end := func(signal os.Signal) func() error {
+	return func(signal os.Signal) func() error {
 		return func() error {
 			_ = cmd.Process.Signal(signal) // it may have ended by itself, which result tells
 			<-ended
 			release()
 			return result
 		}
-	}
-	api, err := client.New(client.Config{Server: "http://" + address})
-	cpu := func() (time.Duration, error) { return processCPU(pid) }
-	n := &node{lab: l, api: api, pid: pid, cpu: cpu, stop: l.explained(end(os.Interrupt)), kill: end(os.Kill)}
-	return n, err
+	}, nil
 }
 
 // explained adds the end of the node's log to an error.

@@ -48,26 +48,80 @@ func processCPU(pid int) (time.Duration, error) {
 }
 
 func coarseCPU(pid int) (time.Duration, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return inTicks(fields[11], fields[12])
+}
+
+// stat returns the fields of /proc/PID/stat behind the process' name.
+func stat(pid int) ([]string, error) {
 	path := fmt.Sprintf("/proc/%d/stat", pid)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return 0, fmt.Errorf("read the CPU time of a process (it needs Linux' /proc): %w: %w", err, lockstep.ErrEnvironment)
+		return nil, fmt.Errorf("read the CPU time of a process (it needs Linux' /proc): %w: %w", err, lockstep.ErrEnvironment)
 	}
 	// The name stands in parentheses and may hold anything; numbers follow it.
 	rest := string(data[strings.LastIndexByte(string(data), ')')+1:])
 	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("%s: unexpected form", path)
+	if len(fields) < 15 {
+		return nil, fmt.Errorf("%s: unexpected form", path)
 	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
+	return fields, nil
+}
+
+// inTicks adds up times as the kernel writes them.
+func inTicks(times ...string) (sum time.Duration, err error) {
+	for _, text := range times {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("CPU time %q: %w", text, err)
+		}
+		sum += time.Duration(n) * ticks
+	}
+	return sum, nil
+}
+
+// familyCPU is the CPU time of the process that has started pid, and of all that it
+// has started, those that have ended included.
+func familyCPU(pid int) (time.Duration, error) {
+	fields, err := stat(pid)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+		return 0, err
 	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
+	parent := fields[1]
+	id, err := strconv.Atoi(parent)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+		return 0, fmt.Errorf("the parent %q of process %d: %w", parent, pid, err)
 	}
-	return time.Duration(user+system) * ticks, nil
+	if fields, err = stat(id); err != nil {
+		return 0, err
+	}
+	sum, err := inTicks(fields[11:15]...)
+	if err != nil {
+		return 0, err
+	}
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	for _, entry := range all {
+		child, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue // no process
+		}
+		fields, err := stat(child)
+		if err != nil || fields[1] != parent {
+			continue // it has ended meanwhile, and is counted by its parent, or is a stranger
+		}
+		own, err := inTicks(fields[11:13]...)
+		if err != nil {
+			return 0, err
+		}
+		sum += own
+	}
+	return sum, nil
 }
 
 // memory is what a process holds, in megabytes (2^20).

@@ -2,27 +2,66 @@ package bench
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"testing"
+	"time"
 
 	"lockstep/engine"
 	"lockstep/internal/config"
+	"lockstep/sandbox"
+	"lockstep/sandbox/stripe"
 )
 
-// TestMain is also the node: benchmarks of a process of its own start this program
-// with the arguments of lockstep serve.
+// TestMain is also the node and the sandbox: benchmarks of processes of their own start
+// this program with the arguments of lockstep serve and lockstep sandbox.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "serve" {
-		if err := serve(os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "serve":
+		err = serve(os.Args[3])
+	case len(os.Args) > 1 && os.Args[1] == "sandbox":
+		err = simulate(os.Args[2:])
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// simulate is lockstep sandbox, as far as it is used here.
+func simulate(arguments []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
+	flags.String("api", "", "stripe, which is all that there is here")
+	address := flags.String("listen", "", "where")
+	var o stripe.Options
+	flags.IntVar(&o.Customers, "customers", 0, "with a history")
+	flags.IntVar(&o.Bulk, "bulk", 0, "without one")
+	flags.Float64Var(&o.Pace, "pace", 0, "of the world")
+	flags.BoolVar(&o.Unlimited, "unlimited", false, "no limits")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	api, err := stripe.New(o)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Addr: *address, Handler: sandbox.Mount(api), ReadHeaderTimeout: time.Minute}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 func serve(file string) error {
@@ -54,6 +93,7 @@ func TestEachBenchmarkRuns(t *testing.T) {
 		{"restart", Restart, []string{"process start to first delivery"}},
 		{"consumers", Consumers, []string{"CPU by that with one consumer"}},
 		{"backfill", Backfill, []string{"to the last ack, by COPY"}},
+		{"sync", Sync, []string{"rows in the mirror, by COPY", "share of the allowed requests", "answers 429", "p99", "WAL of a sweep, less that"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +109,7 @@ func TestEachBenchmarkRuns(t *testing.T) {
 			names := map[string]bool{}
 			for _, f := range r.Figures {
 				names[f.Name] = true
-				if len(f.Runs) == 0 || f.Median <= 0 {
+				if len(f.Runs) == 0 || f.Median <= 0 && !strings.HasPrefix(f.Aim, "0") {
 					t.Errorf("%s, %s: %v", f.Case, f.Name, f.Runs)
 				}
 			}

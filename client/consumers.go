@@ -29,6 +29,14 @@ type Definition struct {
 	MaxAttempts int             `json:"max_attempts,omitempty"`
 	OnExhausted string          `json:"on_exhausted,omitempty"`
 	Backoff     *Backoff        `json:"backoff,omitempty"`
+	Batch       *Batching       `json:"batch,omitempty"`   // of kinds that send
+	Webhook     json.RawMessage `json:"webhook,omitempty"` // settings of kind webhook, as JSON; the server shows no secrets
+}
+
+// Batching says how kinds that send put changes together.
+type Batching struct {
+	Size int    `json:"size,omitempty"`
+	Wait string `json:"wait,omitempty"`
 }
 
 // Backoff says how long refused changes wait.
@@ -42,12 +50,14 @@ type Backoff struct {
 type Consumer struct {
 	ID string `json:"id"`
 	Definition
-	Status    string    `json:"status"` // active or paused
-	Health    Health    `json:"health"`
-	Stats     Stats     `json:"stats"`
-	ManagedBy string    `json:"managed_by"` // api, or file: the configuration
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Status string `json:"status"` // active or paused
+	Health Health `json:"health"`
+	Stats  Stats  `json:"stats"`
+	// Destination is how sending goes; nil: nothing is sent.
+	Destination *Destination `json:"destination"`
+	ManagedBy   string       `json:"managed_by"` // api, or file: the configuration
+	CreatedAt   time.Time    `json:"created_at"`
+	UpdatedAt   time.Time    `json:"updated_at"`
 
 	// Raw is the answer's own text, for what this client does not know.
 	Raw json.RawMessage `json:"-"`
@@ -57,6 +67,18 @@ type Consumer struct {
 type Health struct {
 	Status string `json:"status"` // ok, warn, error or paused
 	Reason string `json:"reason"`
+}
+
+// Destination is how sending to a consumer goes.
+type Destination struct {
+	State     string     `json:"state"` // ok, retrying, open, throttled, refused, gone or paused
+	Reason    string     `json:"reason"`
+	Since     *time.Time `json:"since"`
+	NextTry   *time.Time `json:"next_try_at"`
+	Delivered uint64     `json:"delivered"` // changes
+	Failed    uint64     `json:"failed"`    // attempts of changes
+	LastOK    *time.Time `json:"last_delivered_at"`
+	LastError *time.Time `json:"last_failed_at"`
 }
 
 // Stats is where a consumer is, and what it did since the node started.

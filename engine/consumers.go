@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"lockstep/internal/api"
 	"lockstep/internal/config"
 	"lockstep/internal/deliver"
+	"lockstep/internal/kinds"
 	"lockstep/internal/obs"
 	"lockstep/internal/stream"
 )
@@ -45,12 +47,17 @@ func (e *Engine) openBroker(ctx context.Context) (func() error, error) {
 var fileConsumers = uuid.MustParse("6f8ff0f4-5f5c-4c4f-9c0c-3d0b5f1d7a11")
 
 func (e *Engine) definition(c config.Consumer) deliver.Definition {
+	var settings json.RawMessage
+	if text := c.Settings.Reveal(); text != "" {
+		settings = json.RawMessage(text)
+	}
 	return deliver.Definition{
 		ID: uuid.NewSHA1(fileConsumers, []byte(c.Name)).String(), Name: c.Name, Kind: string(c.Kind), Database: c.Database,
 		Tables: c.Tables, Collections: c.Collections, Sync: c.Sync, Actions: c.Actions, Filter: c.Filter, Transform: c.Transform, Start: c.Start.String(), Backfill: c.Backfill,
 		OrderBy: deliver.OrderBy{None: c.OrderBy.Unordered, Columns: c.OrderBy.Columns},
 		AckWait: c.AckWait, MaxInFlight: c.MaxInFlight, MaxAttempts: c.MaxAttempts, OnExhausted: string(c.OnExhausted),
-		Backoff:   deliver.Backoff{First: c.Backoff.First, Max: c.Backoff.Max, Jitter: c.Backoff.Jitter},
+		Backoff: deliver.Backoff{First: c.Backoff.First, Max: c.Backoff.Max, Jitter: c.Backoff.Jitter},
+		Batch:   deliver.Batch{Size: c.Batch.Size, Wait: c.Batch.Wait}, Settings: settings, Shown: kinds.Shown(string(c.Kind), settings),
 		ManagedBy: "file", CreatedAt: e.started.UTC(), UpdatedAt: e.started.UTC(),
 	}
 }
@@ -77,6 +84,7 @@ func (e *Engine) loadControl(ctx context.Context) error {
 			e.Logger.ErrorContext(ctx, "a stored consumer cannot be opened", obs.KeyConsumer, d.Name, obs.KeyError, err)
 		}
 	}
+	e.pumps.Kick()
 	e.remembered.warmed()
 	return e.tokens.Load(ctx)
 }
@@ -98,7 +106,7 @@ func (e *Engine) loadConsumer(ctx context.Context, d deliver.Definition) error {
 // consumers is the API's view of the broker and the stored definitions.
 func (e *Engine) consumers() api.Consumers {
 	return &api.Registry{
-		Broker: api.Deliver(e.broker), Store: e.control,
+		Broker: kicked{api.Deliver(e.broker), e.pumps}, Store: e.control,
 		DefinedIn: func(string) string { return e.cfg.File },
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"lockstep"
 	"lockstep/internal/api"
@@ -35,8 +34,8 @@ const (
 	controlHint = "the control plane (schema lockstep) cannot be reached now; what runs goes on, try again later"
 )
 
-func newControl(url string, pool *pgxpool.Pool, log *slog.Logger) *control {
-	return &control{url: url, store: api.Postgres{Pool: pool}, log: log, ready: make(chan struct{})}
+func newControl(url string, store api.Postgres, log *slog.Logger) *control {
+	return &control{url: url, store: store, log: log, ready: make(chan struct{})}
 }
 
 // Run brings the schema up to date, loads what is in it, and then keeps the status

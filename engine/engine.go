@@ -29,6 +29,8 @@ import (
 	"lockstep/internal/deliver"
 	"lockstep/internal/obs"
 	"lockstep/internal/pgdb/cluster"
+	"lockstep/internal/pump"
+	"lockstep/internal/realtime"
 	"lockstep/internal/stage"
 	"lockstep/internal/stream"
 	"lockstep/internal/syncs"
@@ -61,6 +63,7 @@ type Engine struct {
 	registry  *prometheus.Registry
 	databases []*database
 	broker    *deliver.Broker
+	pumps     *pump.Set
 	gaps      *backfill.Gaps
 	backfills *backfill.Runner
 	tokens    *auth.Tokens
@@ -69,6 +72,7 @@ type Engine struct {
 	control    *control
 	mirrored   *mirrored
 	syncs      *syncs.Set
+	realtime   *realtime.Server
 	shown      shownConsumers
 	examined   examination
 	node       Node
@@ -98,7 +102,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){
-		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openBackfills, e.openSyncs,
+		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openPumps, e.openBackfills, e.openSyncs, e.openRealtime,
 	} {
 		closer, err := open(ctx)
 		if closer != nil {
@@ -194,10 +198,9 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 
 // stages lists what runs, in the order in which it stops.
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
-	stages := []stage.Stage{{Name: "http", Run: server, Grace: 15 * time.Second}}
+	stages := []stage.Stage{e.realtimeStage(), {Name: "http", Run: server, Grace: 15 * time.Second}}
 	stages = append(stages, e.syncStage())
-	stages = append(stages, e.pumps()...)
-	stages = append(stages, e.backfillStage(), e.doctorStage())
+	stages = append(stages, e.pumpStage(), e.backfillStage(), e.doctorStage())
 	for _, d := range e.databases {
 		stages = append(stages, d.stages()...)
 	}

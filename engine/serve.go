@@ -20,7 +20,11 @@ func (e *Engine) openControl(ctx context.Context) (func() error, error) {
 		return nil, fmt.Errorf("databases: %s: %w", home.Name, err)
 	}
 	closer := func() error { pool.Close(); return nil }
-	e.control = newControl(home.url, pool, e.Logger.With(obs.KeyStage, "control"))
+	key, err := e.sealer()
+	if err != nil {
+		return closer, err
+	}
+	e.control = newControl(home.url, api.Postgres{Pool: pool, Sealer: key}, e.Logger.With(obs.KeyStage, "control"))
 	e.control.load, e.control.report = e.loadControl, e.report
 	var static []auth.Static
 	for _, t := range e.cfg.Tokens {
@@ -64,6 +68,9 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Tables:    tables,
 		Backfills: backfillCalls{e},
 		Syncs:     e.syncs,
+		Realtime:  e.realtime,
+		Kinds:     sentKinds{},
+		Sending:   sending{e.pumps},
 		Providers: e.prefixes,
 		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
 	})

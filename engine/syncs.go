@@ -26,13 +26,9 @@ import (
 // openSyncs prepares the syncs of the configuration. Those made by API follow when
 // their databases are there.
 func (e *Engine) openSyncs(context.Context) (func() error, error) {
-	raw := e.dir.derive("credentials")
-	if given := e.cfg.Key.Reveal(); given != "" {
-		raw = []byte(given)
-	}
-	key, err := secret.NewKey(raw)
+	key, err := e.sealer()
 	if err != nil {
-		return nil, fmt.Errorf("LOCKSTEP_KEY: %w", err)
+		return nil, err
 	}
 	c := syncs.Config{
 		Resolve: e.resolve, Named: e.mirrored.name, Settled: e.settled, Sealer: key, Logger: e.Logger.With(obs.KeyStage, "sync"),
@@ -48,6 +44,19 @@ func (e *Engine) openSyncs(context.Context) (func() error, error) {
 		return nil, fmt.Errorf("declare the metrics of syncs: %w", err)
 	}
 	return nil, nil
+}
+
+// sealer is the key that seals what is secret in the control plane.
+func (e *Engine) sealer() (*secret.Key, error) {
+	raw := e.dir.derive("credentials")
+	if given := e.cfg.Key.Reveal(); given != "" {
+		raw = []byte(given)
+	}
+	key, err := secret.NewKey(raw)
+	if err != nil {
+		return nil, fmt.Errorf("LOCKSTEP_KEY: %w", err)
+	}
+	return key, nil
 }
 
 func (e *Engine) syncStage() stage.Stage {

@@ -90,7 +90,7 @@ func (s *lineSink) misbehave(ctx context.Context, messages []sink.Message) (n in
 		n, err = honest.Write(context.WithoutCancel(ctx), messages)
 		return n, err, true
 	case leavesBehind:
-		go func() { <-time.After(3 * time.Second) }()
+		go func() { <-time.After(time.Second) }()
 	case changes:
 		for i := range messages {
 			messages[i].Body[0] = ' '

@@ -187,6 +187,8 @@ func (s *suite) cancelled(t testing.TB) {
 	timer := time.AfterFunc(100*time.Millisecond, cancel)
 	defer timer.Stop()
 	defer cancel()
+	rescue := time.AfterFunc(max(s.Patience, 2*time.Second), p.Heal) // a sink that ignores its context would wait for ever
+	defer rescue.Stop()
 	s.ends(t, sub, ctx, messages, time.Now().Add(100*time.Millisecond))
 	p.Heal()
 	s.all(t, sub, messages)

@@ -209,8 +209,7 @@ func (s *subject) deliver(t testing.TB, messages []sink.Message) (rejected []sin
 
 // kindOf returns an error's kind.
 func kindOf(err error) sink.Kind {
-	var e *sink.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*sink.Error](err); ok {
 		return e.Kind
 	}
 	return sink.Retry

@@ -16,10 +16,10 @@ type benchCmd struct {
 	Quick       bool   `help:"A short run that shows that everything works; its figures say nothing."`
 	Rows        int    `placeholder:"N" help:"Changes per run (200000; quick 20000)."`
 	Rounds      int    `placeholder:"N" help:"Runs of each side (5; quick 2); half of it where no ratio is measured."`
-	Backlog     int    `placeholder:"N" help:"Changes of a backlog, rows of a backfill (1000000; quick 40000)."`
+	Backlog     int    `placeholder:"N" help:"Changes of a backlog, rows of a backfill, records of a sync (1000000; quick 40000)."`
 	Transaction int    `placeholder:"N" help:"Rows of the large transaction of memory (5000000; quick 100000)."`
 	Dir         string `placeholder:"DIR" help:"Where the temporary directory is made; it should lie on a disk, not in memory."`
-	CPUProfile  string `name:"cpuprofile" placeholder:"FILE" help:"Write a CPU profile of capture, deliver, consumers or backfill; the node then runs in this process."`
+	CPUProfile  string `name:"cpuprofile" placeholder:"FILE" help:"Write a CPU profile of capture, deliver, consumers, backfill or sync; the node then runs in this process."`
 
 	All       benchAllCmd       `cmd:"" help:"Everything below, one after the other."`
 	Capture   benchCaptureCmd   `cmd:"" help:"How fast changes come out of Postgres, beside pg_recvlogical."`
@@ -28,6 +28,7 @@ type benchCmd struct {
 	Restart   benchRestartCmd   `cmd:"" help:"How soon a killed node with a backlog delivers again."`
 	Consumers benchConsumersCmd `cmd:"" help:"What a change costs with 1 to 500 consumers."`
 	Backfill  benchBackfillCmd  `cmd:"" help:"How fast existing rows reach a consumer, beside COPY."`
+	Sync      benchSyncCmd      `cmd:"" help:"How fast an API is mirrored, beside COPY and within its limits, and how soon a change of it is in Postgres."`
 }
 
 // measure is one benchmark of the package.
@@ -75,7 +76,7 @@ func (b *benchCmd) one(ctx context.Context, s streams, p printer, m measure) (er
 // apart is one for what measures a process of its own.
 func (b *benchCmd) apart(ctx context.Context, s streams, p printer, m measure) error {
 	if b.CPUProfile != "" {
-		return usageError{errors.New("--cpuprofile: this one measures a process of its own; profile capture, deliver, consumers or backfill")}
+		return usageError{errors.New("--cpuprofile: this one measures a process of its own; profile capture, deliver, consumers, backfill or sync")}
 	}
 	return b.one(ctx, s, p, m)
 }
@@ -101,7 +102,7 @@ type benchAllCmd struct{}
 func (benchAllCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
 	b := &c.Bench
 	if b.CPUProfile != "" {
-		return usageError{errors.New("--cpuprofile: one file holds one benchmark; profile capture, deliver, consumers or backfill")}
+		return usageError{errors.New("--cpuprofile: one file holds one benchmark; profile capture, deliver, consumers, backfill or sync")}
 	}
 	o, err := b.options(s, p)
 	if err != nil {
@@ -109,7 +110,7 @@ func (benchAllCmd) Run(ctx context.Context, c *cli, s streams, p printer) error 
 	}
 	reports := []bench.Report{}
 	var failed error
-	for _, m := range []measure{bench.Capture, bench.Deliver, bench.Memory, bench.Restart, bench.Consumers, bench.Backfill} {
+	for _, m := range []measure{bench.Capture, bench.Deliver, bench.Memory, bench.Restart, bench.Consumers, bench.Backfill, bench.Sync} {
 		r, err := m(ctx, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -172,6 +173,13 @@ type benchBackfillCmd struct{}
 // Run measures backfills.
 func (benchBackfillCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
 	return c.Bench.one(ctx, s, p, bench.Backfill)
+}
+
+type benchSyncCmd struct{}
+
+// Run measures the mirror of an API.
+func (benchSyncCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
+	return c.Bench.one(ctx, s, p, bench.Sync)
 }
 
 // figures writes a report as a table under what it says about itself; quiet leaves a

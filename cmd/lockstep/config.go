@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 
 	"lockstep/internal/config"
 	"lockstep/internal/connect"
 	"lockstep/internal/filter"
+	"lockstep/internal/kinds"
 	"lockstep/internal/pattern"
 )
 
@@ -21,7 +23,18 @@ func configOptions(s streams) config.Options {
 			return err
 		},
 		CheckSync: checkSync,
+		Kinds:     kinds.Names(),
+		CheckKind: checkKind,
 	}
+}
+
+// checkKind looks at what stands under a kind's name.
+func checkKind(kind, settings string) []config.KindFault {
+	var faults []config.KindFault
+	for _, p := range kinds.Check(kind, json.RawMessage(settings)) {
+		faults = append(faults, config.KindFault(p))
+	}
+	return faults
 }
 
 // checkSync looks at a sync with the eyes of its provider.

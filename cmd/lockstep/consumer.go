@@ -14,16 +14,19 @@ import (
 )
 
 type consumerCmd struct {
-	Ls     consumerLsCmd     `cmd:"" help:"List consumers and where they are."`
-	Show   consumerShowCmd   `cmd:"" help:"Show one consumer."`
-	Create consumerCreateCmd `cmd:"" help:"Make a consumer."`
-	Delete consumerDeleteCmd `cmd:"" help:"Delete consumers with their positions and dead letters."`
-	Next   consumerNextCmd   `cmd:"" help:"Take changes."`
-	Ack    consumerAckCmd    `cmd:"" help:"Settle changes for good."`
-	Nack   consumerNackCmd   `cmd:"" help:"Give changes back."`
-	Seek   consumerSeekCmd   `cmd:"" help:"Move a consumer to another place of the stream."`
-	Pause  consumerPauseCmd  `cmd:"" help:"Stop handing out changes."`
-	Resume consumerResumeCmd `cmd:"" help:"Go on handing out changes."`
+	Ls       consumerLsCmd       `cmd:"" help:"List consumers and where they are."`
+	Attempts consumerAttemptsCmd `cmd:"" help:"Show the last attempts to deliver to a destination."`
+	Replay   consumerReplayCmd   `cmd:"" help:"Deliver changes again."`
+	Test     consumerTestCmd     `cmd:"" help:"Send a test event to a destination."`
+	Show     consumerShowCmd     `cmd:"" help:"Show one consumer."`
+	Create   consumerCreateCmd   `cmd:"" help:"Make a consumer."`
+	Delete   consumerDeleteCmd   `cmd:"" help:"Delete consumers with their positions and dead letters."`
+	Next     consumerNextCmd     `cmd:"" help:"Take changes."`
+	Ack      consumerAckCmd      `cmd:"" help:"Settle changes for good."`
+	Nack     consumerNackCmd     `cmd:"" help:"Give changes back."`
+	Seek     consumerSeekCmd     `cmd:"" help:"Move a consumer to another place of the stream."`
+	Pause    consumerPauseCmd    `cmd:"" help:"Stop handing out changes."`
+	Resume   consumerResumeCmd   `cmd:"" help:"Go on handing out changes."`
 }
 
 type consumerLsCmd struct{}
@@ -110,7 +113,9 @@ func (p printer) object(raw json.RawMessage) error {
 type consumerCreateCmd struct {
 	Name        string        `arg:"" optional:"" help:"Its name; may stand in the file instead."`
 	File        string        `short:"f" placeholder:"FILE" help:"YAML of one consumer as in lockstep.yml; - is standard input. Flags go before it."`
-	Kind        string        `placeholder:"KIND" help:"How it gets its changes: http or stdout. Default: http."`
+	Kind        string        `placeholder:"KIND" help:"How it gets its changes: http, webhook or stdout. Default: http, or webhook with --url."`
+	URL         string        `placeholder:"URL" help:"Of kind webhook: where changes are sent. Its other settings stand in the file."`
+	Batch       int           `placeholder:"1" help:"Of kinds that send: at most so many changes in one request."`
 	Database    string        `placeholder:"NAME" help:"The database. Default: the only one."`
 	Tables      []string      `placeholder:"PATTERN" help:"Tables, such as public.orders or stripe.*; a name alone is one of public. Default: all."`
 	Collections []string      `name:"collection" aliases:"collections" placeholder:"NAME" help:"Collections of syncs in the place of tables, such as stripe:customer or stripe:*."`
@@ -168,6 +173,12 @@ func (x *consumerCreateCmd) definition(s streams) (map[string]json.RawMessage, e
 	}
 	set("name", x.Name, x.Name != "")
 	set("kind", x.Kind, x.Kind != "")
+	if x.URL != "" {
+		if err := withURL(fields, x.URL); err != nil {
+			return nil, err
+		}
+	}
+	set("batch", map[string]int{"size": x.Batch}, x.Batch != 0)
 	set("database", x.Database, x.Database != "")
 	set("tables", patterns(x.Tables), len(x.Tables) > 0)
 	set("collections", x.Collections, len(x.Collections) > 0)
@@ -190,6 +201,21 @@ func (x *consumerCreateCmd) definition(s streams) (map[string]json.RawMessage, e
 	}
 	_ = json.Unmarshal(fields["name"], &x.Name)
 	return fields, nil
+}
+
+// withURL makes the consumer a webhook to an address.
+func withURL(fields map[string]json.RawMessage, address string) error {
+	settings := map[string]json.RawMessage{}
+	if raw := fields["webhook"]; raw != nil && json.Unmarshal(raw, &settings) != nil {
+		return fmt.Errorf("read the definition: webhook: expected keys and values: %w", lockstep.ErrInvalid)
+	}
+	// Texts always marshal.
+	settings["url"], _ = json.Marshal(address)
+	fields["webhook"], _ = json.Marshal(settings)
+	if fields["kind"] == nil {
+		fields["kind"] = json.RawMessage(`"webhook"`)
+	}
+	return nil
 }
 
 func orderBy(text string) any {

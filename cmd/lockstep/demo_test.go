@@ -11,7 +11,9 @@ func TestDemoEndsWithAComparison(t *testing.T) {
 	t.Parallel()
 	var out, errs bytes.Buffer
 	code := run(t.Context(), []string{"demo", "--for", "2s"}, streams{in: strings.NewReader(""), out: &out, err: &errs, lookup: os.LookupEnv})
-	if code != 0 || !strings.Contains(out.String(), "the workers' view equals the tables") {
-		t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+	for _, told := range []string{"the workers' view equals the tables", "stripe is mirrored: ", "github is mirrored: ", "then at a worker", "the mirror equals the API: "} {
+		if code != 0 || !strings.Contains(out.String(), told) {
+			t.Fatalf("exit %d, want %q\n%s%s", code, told, out.String(), errs.String())
+		}
 	}
 }

@@ -62,15 +62,18 @@ func (v *sandboxCmd) Run(ctx context.Context, s streams, p printer) error {
 	for _, a := range apis {
 		mounted = append(mounted, a)
 	}
-	server := &http.Server{
-		Handler: sandbox.Mount(mounted...), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		// Connections that break are what faults are for.
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
 	if err := tellSandbox(s, p, "http://"+listener.Addr().String(), apis); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	return serveUntil(ctx, server, listener)
+	return serveUntil(ctx, sandboxServer(mounted...), listener)
+}
+
+func sandboxServer(apis ...sandbox.API) *http.Server {
+	return &http.Server{
+		Handler: sandbox.Mount(apis...), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		// Connections that break are what faults are for.
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
 }
 
 // graceful is how long requests that are being answered may go on after the end.

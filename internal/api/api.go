@@ -50,9 +50,23 @@ type Config struct {
 	Backfills Backfills
 	// Syncs mirrors APIs; nil: calls that need it answer 503.
 	Syncs Syncs
+	// Kinds are those that changes are sent to; nil: stdout, without settings.
+	Kinds Kinds
+	// Sending knows how that goes; nil: nothing is shown of it.
+	Sending Sending
 	// Providers names what stands before the colon of a collection, such as stripe; a
 	// consumer of another one's collections is refused. nil: none is.
 	Providers func() []string
+
+	// Events is where /events gets its events from; nil: there are none. Pages of Origins,
+	// such as https://app.example.com, may follow them; * stands for all where tokens are
+	// asked for.
+	Events  Events
+	Origins []string
+
+	// Realtime answers everything below /realtime/v1/. It checks origins and tokens
+	// itself, in the words of its protocol. nil: there is nothing.
+	Realtime http.Handler
 
 	Audit     Auditor             // nil: the audit goes to the log
 	Metrics   *obs.Metrics        // nil: not counted
@@ -62,6 +76,7 @@ type Config struct {
 	Started   time.Time           // for /v1/status; zero: now
 	MaxBody   int64               // of requests; 0: 1 MiB
 	Heartbeat time.Duration       // of streams of events; 0: 15 s
+	TableWait time.Duration       // of requests for an events table that is not found; 0: 5 s
 }
 
 // API answers requests. It is an http.Handler, safe for concurrent use.
@@ -72,7 +87,14 @@ type API struct {
 	health    func(ctx context.Context) []Part
 	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
 	backfills Backfills
+	realtime  http.Handler
+	events    Events
+	origins   []string
+	tickets   tickets
+	tableWait time.Duration
 	syncs     Syncs
+	kinds     Kinds
+	sending   Sending
 	providers func() []string
 	audit     Auditor
 	metrics   *obs.Metrics
@@ -99,7 +121,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		backfills: c.Backfills, syncs: c.Syncs, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, realtime: c.Realtime, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
 	}
@@ -119,9 +141,11 @@ func New(c Config) (*API, error) {
 	a.consumerRoutes()
 	a.pullRoutes()
 	a.deadRoutes()
+	a.sendingRoutes()
 	a.backfillRoutes()
 	a.syncRoutes()
 	a.changeRoutes()
+	a.eventRoutes()
 	a.statusRoutes()
 	a.tokenRoutes()
 	if err := a.docsRoutes(); err != nil {
@@ -152,7 +176,7 @@ func (a *API) documentation() huma.Config {
 			Tags: []*huma.Tag{
 				{Name: "consumers", Description: "Who reads changes"}, {Name: "pull", Description: "Taking and settling changes"},
 				{Name: "dead letters", Description: "Changes that wait for a person"}, {Name: "backfills", Description: "Existing rows: to one consumer, or to everybody behind a gap"},
-				{Name: "syncs", Description: "APIs that are mirrored in Postgres"}, {Name: "databases", Description: "What is captured, and its changes"},
+				{Name: "syncs", Description: "APIs that are mirrored in Postgres"}, {Name: "databases", Description: "What is captured, and its changes"}, {Name: "events", Description: "Rows of an events table, to their subscribers"},
 				{Name: "tokens", Description: "Who may call"}, {Name: "node", Description: "How the node is"},
 			},
 		},

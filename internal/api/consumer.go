@@ -53,6 +53,14 @@ type Consumer interface {
 	Letter(ctx context.Context, seq uint64) (Letter, error)
 	RetryLetter(ctx context.Context, seq uint64) error
 	DropLetter(ctx context.Context, seq uint64) error
+
+	// Replay delivers a change again that is settled or parked, ReplayRange those with
+	// seqs from first to last, and ReplayDead the letters written since.
+	Replay(ctx context.Context, seq uint64) error
+	ReplayRange(ctx context.Context, first, last uint64) (int, error)
+	ReplayDead(ctx context.Context, since time.Time) (int, error)
+	// SeqAt returns the first seq that was committed at or after a time.
+	SeqAt(ctx context.Context, t time.Time) (uint64, error)
 }
 
 // Handout is what Next returns: changes in order, ready to be written.

@@ -41,6 +41,11 @@ type ConsumerBody struct {
 	OnExhausted *string      `json:"on_exhausted,omitempty" enum:"park,park_key,block" doc:"What becomes of a change after its last attempt. Default: park"`
 	Backoff     *BackoffBody `json:"backoff,omitempty"`
 	Batch       *BatchBody   `json:"batch,omitempty" doc:"For kinds that send; others are asked by next for as many as the caller wants"`
+	Webhook     *Anything    `json:"webhook,omitempty" doc:"Settings of kind webhook: url, secret, secrets, headers, timeout, format, allow_private, method, path, gzip, concurrency and others. In a change: what is left out stays, null removes. Secrets are never shown"`
+	Postgres    *Anything    `json:"postgres,omitempty" doc:"Settings of kind postgres"`
+	Nats        *Anything    `json:"nats,omitempty" doc:"Settings of kind nats"`
+	Kafka       *Anything    `json:"kafka,omitempty" doc:"Settings of kind kafka"`
+	Redis       *Anything    `json:"redis,omitempty" doc:"Settings of kind redis"`
 	Metadata    *Anything    `json:"metadata,omitempty" doc:"Yours: kept and returned"`
 }
 
@@ -184,7 +189,44 @@ func (b ConsumerBody) apply(d *deliver.Definition, f *faults) {
 	if b.Backoff != nil {
 		b.Backoff.apply(&d.Backoff, f)
 	}
-	b.notYet(d, f)
+	if b.Batch != nil {
+		takeCount(&d.Batch.Size, b.Batch.Size, "batch.size", f)
+		b.Batch.Wait.apply(&d.Batch.Wait, "batch.wait", f)
+	}
+}
+
+// kindSettings returns what the body says under names of kinds.
+func (b ConsumerBody) kindSettings() map[string]json.RawMessage {
+	given := map[string]json.RawMessage{}
+	for _, one := range []struct {
+		name     string
+		settings *Anything
+	}{{"webhook", b.Webhook}, {"postgres", b.Postgres}, {"nats", b.Nats}, {"kafka", b.Kafka}, {"redis", b.Redis}} {
+		if one.settings != nil {
+			given[one.name] = one.settings.RawMessage
+		}
+	}
+	return given
+}
+
+// show puts settings under the name of their kind.
+func (b *ConsumerBody) show(kind string, settings json.RawMessage) {
+	if len(settings) == 0 {
+		return
+	}
+	shown := &Anything{settings}
+	switch kind {
+	case "webhook":
+		b.Webhook = shown
+	case "postgres":
+		b.Postgres = shown
+	case "nats":
+		b.Nats = shown
+	case "kafka":
+		b.Kafka = shown
+	case "redis":
+		b.Redis = shown
+	}
 }
 
 // apply writes what the body says; what it leaves out stays, or is the default, moved
@@ -218,13 +260,6 @@ func (b ConsumerBody) actions(d *deliver.Definition, f *faults) {
 		if !slices.Contains(d.Actions, action) {
 			d.Actions = append(d.Actions, action)
 		}
-	}
-}
-
-// notYet refuses what the contract has and this release has not.
-func (b ConsumerBody) notYet(d *deliver.Definition, f *faults) {
-	if d.Kind != "" && d.Kind != "http" && d.Kind != "stdout" {
-		f.add("kind", "consumers of kind %s are not available in this release: use http", d.Kind)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"lockstep/internal/deliver"
+	"lockstep/internal/suggest"
 )
 
 // OldFilter names what a pull consumer of 2024 gets.
@@ -108,45 +109,9 @@ func (a *API) checkCollections(before, after []string, body definer, f *faults) 
 			continue
 		}
 		if known := a.providers(); !slices.Contains(known, provider) {
-			f.add(body.collectionAt(i), "there is no provider %q%s; that of a spec of your own is known once there is a sync of it", provider, meant(provider, known))
+			f.add(body.collectionAt(i), "there is no provider %q, %s; that of a spec of your own is known once there is a sync of it", provider, suggest.Remedy(provider, known))
 		}
 	}
-}
-
-// meant tells which of the known words was probably meant.
-func meant(word string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := edits(strings.ToLower(word), k); d < distance && d < len(k) {
-			best, distance = k, d
-		}
-	}
-	if best != "" {
-		return ", did you mean " + best + "?"
-	}
-	return ": use one of " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
-}
-
-// edits counts what must be changed to make one word of another. Long words are cut.
-func edits(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // inOlderWords tells a consumer's collections as filter_collection_id and filters. What

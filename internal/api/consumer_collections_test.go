@@ -76,7 +76,7 @@ func TestFaultsOfCollections(t *testing.T) {
 		"no provider":           {"/v1/consumers", `"collections":["*","customer"]`, "body.collections[1]", "stripe:customer"},
 		"a pattern":             {"/v1/consumers", `"collections":["stripe:cust*"]`, "body.collections[0]", "is no collection"},
 		"unknown provider":      {"/v1/consumers", `"collections":["strip:customer"]`, "body.collections[0]", "did you mean stripe?"},
-		"foreign provider":      {"/v1/consumers", `"collections":["salesforce:account"]`, "body.collections[0]", "use one of github, shop, stripe"},
+		"foreign provider":      {"/v1/consumers", `"collections":["salesforce:account"]`, "body.collections[0]", "use stripe, github or shop"},
 		"tables too":            {"/v1/consumers", `"collections":["stripe:*"],"tables":["public.orders"]`, "body.collections", "either tables or collections"},
 		"a sync of nothing":     {"/v1/consumers", `"sync":"acme"`, "body.sync", "give collections too"},
 		"older, new route":      {"/v1/consumers", `"filter_collection_id":"github:issue"`, "body.filter_collection_id", "unexpected property"},

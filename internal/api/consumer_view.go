@@ -28,6 +28,13 @@ type ConsumerView struct {
 	MaxAttempts int               `json:"max_attempts" doc:"0: for ever"`
 	OnExhausted string            `json:"on_exhausted"`
 	Backoff     BackoffView       `json:"backoff"`
+	Batch       BatchView         `json:"batch" doc:"Of kinds that send"`
+	Webhook     *Anything         `json:"webhook,omitempty" doc:"Settings of kind webhook, without their secrets"`
+	Postgres    *Anything         `json:"postgres,omitempty" doc:"Settings of kind postgres, without their secrets"`
+	Nats        *Anything         `json:"nats,omitempty" doc:"Settings of kind nats, without their secrets"`
+	Kafka       *Anything         `json:"kafka,omitempty" doc:"Settings of kind kafka, without their secrets"`
+	Redis       *Anything         `json:"redis,omitempty" doc:"Settings of kind redis, without their secrets"`
+	Destination *DestinationView  `json:"destination,omitempty" doc:"How sending goes, for kinds that send"`
 	Paused      bool              `json:"paused"`
 	Status      string            `json:"status" enum:"active,paused" doc:"paused: nothing is handed out"`
 	Health      HealthView        `json:"health"`
@@ -43,6 +50,12 @@ type BackoffView struct {
 	First  string  `json:"first"`
 	Max    string  `json:"max"`
 	Jitter float64 `json:"jitter"`
+}
+
+// BatchView is how changes are put together.
+type BatchView struct {
+	Size int    `json:"size"`
+	Wait string `json:"wait"`
 }
 
 // HealthView says whether a person should look.
@@ -62,7 +75,7 @@ type HTTPConsumerView struct {
 	MaxDeliver       int       `json:"max_deliver" doc:"-1: for ever"`
 }
 
-func viewOfConsumer(c Consumer) ConsumerView {
+func (a *API) viewOfConsumer(c Consumer) ConsumerView {
 	d, s := c.Definition(), c.Standing()
 	v := ConsumerView{
 		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Filter: d.Filter, Transform: d.Transform,
@@ -76,6 +89,14 @@ func viewOfConsumer(c Consumer) ConsumerView {
 		v.Metadata = json.RawMessage("null")
 	}
 	v.Actions = actionNames(d.Actions)
+	v.Batch = BatchView{Size: max(d.Batch.Size, 1), Wait: spanText(d.Batch.Wait)}
+	var shown ConsumerBody
+	shown.show(d.Kind, d.Shown)
+	v.Webhook, v.Postgres, v.Nats, v.Kafka, v.Redis = shown.Webhook, shown.Postgres, shown.Nats, shown.Kafka, shown.Redis
+	if d.Kind != "http" {
+		v.Destination = a.destinationOf(d.ID)
+		v.Health = v.Destination.judge(v.Health)
+	}
 	if s.Paused {
 		v.Status = "paused"
 	}
@@ -94,9 +115,9 @@ func actionNames(actions []lockstep.Action) []string {
 	return names
 }
 
-func viewOfHTTPConsumer(c Consumer) HTTPConsumerView {
+func (a *API) viewOfHTTPConsumer(c Consumer) HTTPConsumerView {
 	d := c.Definition()
-	v := HTTPConsumerView{ConsumerView: viewOfConsumer(c), AckWaitMS: d.AckWait.Milliseconds(), MaxAckPending: d.MaxInFlight, MaxDeliver: d.MaxAttempts}
+	v := HTTPConsumerView{ConsumerView: a.viewOfConsumer(c), AckWaitMS: d.AckWait.Milliseconds(), MaxAckPending: d.MaxInFlight, MaxDeliver: d.MaxAttempts}
 	v.FilterCollection, v.Filters = inOlderWords(d)
 	if v.MaxDeliver == 0 {
 		v.MaxDeliver = -1

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -47,6 +48,7 @@ type (
 // definer is a body that defines a consumer.
 type definer interface {
 	apply(d *deliver.Definition, f *faults)
+	kindSettings() map[string]json.RawMessage
 	collectionAt(i int) string
 }
 
@@ -105,7 +107,7 @@ func (a *API) list(f family) []Consumer {
 func (a *API) listConsumers(context.Context, *noInput) (*consumersOutput, error) {
 	out := &consumersOutput{Body: List[ConsumerView]{Data: []ConsumerView{}}}
 	for _, c := range a.list(families()[0]) {
-		out.Body.Data = append(out.Body.Data, viewOfConsumer(c))
+		out.Body.Data = append(out.Body.Data, a.viewOfConsumer(c))
 	}
 	return out, nil
 }
@@ -113,7 +115,7 @@ func (a *API) listConsumers(context.Context, *noInput) (*consumersOutput, error)
 func (a *API) listHTTPConsumers(context.Context, *noInput) (*httpConsumersOutput, error) {
 	out := &httpConsumersOutput{Body: List[HTTPConsumerView]{Data: []HTTPConsumerView{}}}
 	for _, c := range a.list(families()[1]) {
-		out.Body.Data = append(out.Body.Data, viewOfHTTPConsumer(c))
+		out.Body.Data = append(out.Body.Data, a.viewOfHTTPConsumer(c))
 	}
 	return out, nil
 }
@@ -123,7 +125,7 @@ func (a *API) getConsumer(_ context.Context, in *idInput) (*consumerOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	return &consumerOutput{Body: viewOfConsumer(c)}, nil
+	return &consumerOutput{Body: a.viewOfConsumer(c)}, nil
 }
 
 func (a *API) getHTTPConsumer(_ context.Context, in *idInput) (*httpConsumerOutput, error) {
@@ -131,7 +133,7 @@ func (a *API) getHTTPConsumer(_ context.Context, in *idInput) (*httpConsumerOutp
 	if err != nil {
 		return nil, err
 	}
-	return &httpConsumerOutput{Body: viewOfHTTPConsumer(c)}, nil
+	return &httpConsumerOutput{Body: a.viewOfHTTPConsumer(c)}, nil
 }
 
 func (a *API) createConsumer(ctx context.Context, in *consumerInput) (*consumerOutput, note, error) {
@@ -139,7 +141,7 @@ func (a *API) createConsumer(ctx context.Context, in *consumerInput) (*consumerO
 	if err != nil {
 		return nil, note{}, err
 	}
-	v := viewOfConsumer(c)
+	v := a.viewOfConsumer(c)
 	return &consumerOutput{Location: "/v1/consumers/" + v.ID, Body: v}, note{target: v.Name, after: bodyOf(c.Definition())}, nil
 }
 
@@ -148,7 +150,7 @@ func (a *API) createHTTPConsumer(ctx context.Context, in *httpConsumerInput) (*h
 	if err != nil {
 		return nil, note{}, err
 	}
-	v := viewOfHTTPConsumer(c)
+	v := a.viewOfHTTPConsumer(c)
 	return &httpConsumerOutput{Location: "/v1/http-consumers/" + v.ID, Body: v}, note{target: v.Name, after: bodyOf(c.Definition())}, nil
 }
 
@@ -157,6 +159,7 @@ func (a *API) define(ctx context.Context, body definer) (Consumer, error) {
 	var d deliver.Definition
 	var f faults
 	body.apply(&d, &f)
+	a.kindly(body.kindSettings(), &d, &f)
 	a.checkCollections(nil, d.Collections, body, &f)
 	db, err := a.databaseFor(&d)
 	if err != nil {
@@ -206,7 +209,7 @@ func (a *API) changeConsumer(ctx context.Context, in *changeInput) (*consumerOut
 	if err != nil {
 		return nil, n, err
 	}
-	return &consumerOutput{Body: viewOfConsumer(c)}, n, nil
+	return &consumerOutput{Body: a.viewOfConsumer(c)}, n, nil
 }
 
 func (a *API) changeHTTPConsumer(ctx context.Context, in *httpChangeInput) (*httpConsumerOutput, note, error) {
@@ -214,7 +217,7 @@ func (a *API) changeHTTPConsumer(ctx context.Context, in *httpChangeInput) (*htt
 	if err != nil {
 		return nil, n, err
 	}
-	return &httpConsumerOutput{Body: viewOfHTTPConsumer(c)}, n, nil
+	return &httpConsumerOutput{Body: a.viewOfHTTPConsumer(c)}, n, nil
 }
 
 // change gives a consumer what the body says; the rest stays.
@@ -227,6 +230,9 @@ func (a *API) change(ctx context.Context, fam family, idOrName string, body defi
 	after := before
 	var f faults
 	body.apply(&after, &f)
+	if after.Kind == before.Kind {
+		a.kindly(body.kindSettings(), &after, &f)
+	}
 	a.checkCollections(before.Collections, after.Collections, body, &f)
 	for _, fixed := range []struct {
 		field, was, is, remedy string

@@ -420,3 +420,11 @@ func (c *memConsumer) waited() int {
 	defer c.mu.Unlock()
 	return c.waits
 }
+
+func (c *memConsumer) Replay(context.Context, uint64) error { return nil }
+
+func (c *memConsumer) ReplayRange(context.Context, uint64, uint64) (int, error) { return 0, nil }
+
+func (c *memConsumer) ReplayDead(context.Context, time.Time) (int, error) { return 0, nil }
+
+func (c *memConsumer) SeqAt(context.Context, time.Time) (uint64, error) { return 1, nil }

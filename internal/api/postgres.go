@@ -17,7 +17,11 @@ import (
 
 // Postgres keeps definitions of consumers in lockstep.consumer and the audit in
 // lockstep.audit.
-type Postgres struct{ Pool *pgxpool.Pool }
+type Postgres struct {
+	Pool *pgxpool.Pool
+	// Sealer keeps the secrets of settings; nil: settings are stored without them.
+	Sealer Sealer
+}
 
 var (
 	_ Definitions = Postgres{}
@@ -32,7 +36,7 @@ VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::jsonb, $6::boolean, $7::text
 
 // Insert implements [Definitions].
 func (p Postgres) Insert(ctx context.Context, d deliver.Definition) error {
-	definition, err := json.Marshal(bodyOf(d))
+	definition, err := p.encode(d)
 	if err != nil {
 		return err
 	}
@@ -47,7 +51,7 @@ WHERE id = $1::uuid`
 
 // Update implements [Definitions].
 func (p Postgres) Update(ctx context.Context, d deliver.Definition) error {
-	definition, err := json.Marshal(bodyOf(d))
+	definition, err := p.encode(d)
 	if err != nil {
 		return err
 	}
@@ -85,7 +89,7 @@ SET paused = excluded.paused, updated_at = now()`
 
 // Switched implements [Definitions]. Consumers of the configuration get a row, too.
 func (p Postgres) Switched(ctx context.Context, d deliver.Definition) error {
-	definition, err := json.Marshal(bodyOf(d))
+	definition, err := p.encode(d)
 	if err != nil {
 		return err
 	}
@@ -105,14 +109,14 @@ func (p Postgres) Load(ctx context.Context) ([]deliver.Definition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the definitions of consumers: %w", auth.Down(err))
 	}
-	out, err := pgx.CollectRows(rows, scanDefinition)
+	out, err := pgx.CollectRows(rows, p.scanDefinition)
 	if err != nil {
 		return nil, fmt.Errorf("read the definitions of consumers: %w", auth.Down(err))
 	}
 	return out, nil
 }
 
-func scanDefinition(row pgx.CollectableRow) (deliver.Definition, error) {
+func (p Postgres) scanDefinition(row pgx.CollectableRow) (deliver.Definition, error) {
 	var d deliver.Definition
 	var definition []byte
 	var paused bool
@@ -120,7 +124,7 @@ func scanDefinition(row pgx.CollectableRow) (deliver.Definition, error) {
 	if err := row.Scan(&d.ID, &name, &kind, &database, &definition, &paused, &by, &d.CreatedAt, &d.UpdatedAt); err != nil {
 		return d, err
 	}
-	var body ConsumerBody
+	var body stored
 	if err := json.Unmarshal(definition, &body); err != nil {
 		return d, fmt.Errorf("consumer %s: its definition is not readable: %w", name, err)
 	}
@@ -130,6 +134,7 @@ func scanDefinition(row pgx.CollectableRow) (deliver.Definition, error) {
 		return d, fmt.Errorf("consumer %s: its definition is not usable: %w", name, err)
 	}
 	d.Name, d.Kind, d.Database, d.Paused, d.ManagedBy = name, kind, database, paused, by
+	p.unseal(&d, body)
 	d.CreatedAt, d.UpdatedAt = d.CreatedAt.UTC(), d.UpdatedAt.UTC()
 	d.Defaults()
 	return d, nil
@@ -172,6 +177,10 @@ func bodyOf(d deliver.Definition) ConsumerBody {
 	if len(d.Collections) > 0 {
 		b.Collections, b.Sync = &d.Collections, &d.Sync
 	}
+	if d.Batch != (deliver.Batch{Size: 1}) && d.Batch != (deliver.Batch{}) {
+		b.Batch = &BatchBody{Size: &d.Batch.Size, Wait: span(spanText(d.Batch.Wait))}
+	}
+	b.show(d.Kind, d.Shown)
 	if len(d.Metadata) > 0 {
 		b.Metadata = &Anything{d.Metadata}
 	}
@@ -201,7 +210,7 @@ func (p Postgres) Publish(ctx context.Context, file []deliver.Definition) error 
 	}
 	batch.Queue(retireConsumers, ids)
 	for _, d := range file {
-		definition, err := json.Marshal(bodyOf(d))
+		definition, err := p.encode(d)
 		if err != nil {
 			return err
 		}

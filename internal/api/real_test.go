@@ -423,7 +423,7 @@ func TestDefinitionsAreInPostgresAndComeBack(t *testing.T) {
 	want := deliver.Definition{
 		ID: d.ID, Name: "orders", Kind: "http", Database: "app", Tables: []string{"public.orders", "-public.audit"}, Actions: []lockstep.Action{lockstep.Insert, lockstep.Update},
 		Filter: "record.amount > 100", Transform: `{"id": record.id}`, Start: "seq:7", Backfill: true, OrderBy: deliver.OrderBy{Columns: []string{"tenant"}}, AckWait: 90 * time.Second,
-		MaxInFlight: 10, MaxAttempts: 9, OnExhausted: "park_key", Backoff: deliver.Backoff{First: 2 * time.Second, Max: time.Minute, Jitter: 0.5},
+		MaxInFlight: 10, MaxAttempts: 9, OnExhausted: "park_key", Backoff: deliver.Backoff{First: 2 * time.Second, Max: time.Minute, Jitter: 0.5}, Batch: deliver.Batch{Size: 1},
 		Metadata: json.RawMessage(`{"team": "<a&b>"}`), Paused: true, ManagedBy: "api", CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
 	}
 	if diff := cmp.Diff(want, d); diff != "" || d.ID == "" || d.CreatedAt.IsZero() {

@@ -36,6 +36,9 @@ type Route struct {
 	// Webhook marks calls of other systems, which sign their bodies: header and body
 	// come to the handler as they are, the body up to maxWebhook.
 	Webhook bool
+	// Subscriber marks calls on behalf of a subscriber of events: its own page may make
+	// them, and a token or a ticket for that subscriber is enough.
+	Subscriber bool
 	// Hidden routes are no part of the documented API: documentation, metrics.
 	Hidden bool
 }
@@ -79,6 +82,9 @@ func (a *API) register(rt Route, h http.HandlerFunc) {
 // guarded lets a request through to its handler, or answers it with what is wrong.
 func (a *API) guarded(rt Route, w *answer, r *http.Request, h http.HandlerFunc) {
 	defer a.recovered(rt, w, r)
+	if rt.Subscriber {
+		a.letPageRead(w, r)
+	}
 	who, err := a.admit(rt, r)
 	if err != nil {
 		a.fail(w, r, err)

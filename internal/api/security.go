@@ -17,6 +17,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.active.leave()
+	if a.realtime != nil && strings.HasPrefix(r.URL.Path, realtimePrefix) {
+		if err := a.checkHost(r); err != nil {
+			problemOf(err).write(w)
+			return
+		}
+		a.realtime.ServeHTTP(w, r)
+		return
+	}
 	secureHeaders(w.Header())
 	if err := a.checkOrigin(r); err != nil {
 		problemOf(err).write(w)
@@ -30,6 +38,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r)
 }
 
+// realtimePrefix is where clients of Supabase Realtime connect.
+const realtimePrefix = "/realtime/v1/"
+
 func secureHeaders(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
@@ -41,8 +52,16 @@ func secureHeaders(h http.Header) {
 
 // checkOrigin refuses what a page of another site makes a browser send.
 func (a *API) checkOrigin(r *http.Request) error {
+	if err := a.checkHost(r); err != nil {
+		return err
+	}
+	return a.checkSite(r)
+}
+
+// checkHost refuses what comes from elsewhere as long as nobody is asked for a token.
+func (a *API) checkHost(r *http.Request) error {
 	if !a.tokens.Open() {
-		return a.checkSite(r)
+		return nil
 	}
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && !auth.Loopback(hostname(local.String())) {
 		return problem(http.StatusForbidden, "without API tokens this node answers to its own machine only; create a token (lockstep token create)")
@@ -53,7 +72,7 @@ func (a *API) checkOrigin(r *http.Request) error {
 		return problem(http.StatusForbidden, fmt.Sprintf("without API tokens this node answers to localhost only, not to %q; "+
 			"create a token (lockstep token create) to use another name", hostname(r.Host)))
 	}
-	return a.checkSite(r)
+	return nil
 }
 
 // checkSite refuses calls with an effect that a page of another site makes.
@@ -113,6 +132,9 @@ func (a *API) admit(rt Route, r *http.Request) (auth.Identity, error) {
 			// The mux hands HEAD to the handlers of GET.
 			return auth.Identity{}, problem(http.StatusMethodNotAllowed, "HEAD is not possible here").header("Allow", "GET, POST")
 		}
+	}
+	if rt.Subscriber {
+		return a.admitSubscriber(rt, r)
 	}
 	if rt.Need == auth.NeedNothing {
 		return auth.Identity{}, nil

@@ -19,6 +19,7 @@ func matrix() map[string]string {
 		"GET /v1/backfills": "read", "GET /v1/backfills/{id}": "read", "PATCH /v1/backfills/{id}": "write", "POST /v1/databases/{name}/gaps/backfill": "write",
 		"GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
+		"GET /v1/consumers/{id}/attempts": "read", "POST /v1/consumers/{id}/test": "write", "POST /v1/consumers/{id}/replay": "write",
 		"GET /openapi.json": "none", "GET /docs": "none", "GET /docs/docs.css": "none", "GET /docs/docs.js": "none",
 	}
 	for route, need := range map[string]string{
@@ -260,6 +261,9 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 		}
 		if strings.HasSuffix(rt.Path, "/seek") {
 			body = `{"to":"beginning"}`
+		}
+		if strings.HasSuffix(rt.Path, "/replay") {
+			body = `{"seq":7}`
 		}
 		if strings.HasSuffix(rt.Path, "/backfills/{n}") {
 			startedBackfill(t, n, name)

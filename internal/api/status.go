@@ -224,7 +224,7 @@ func (a *API) getStatus(ctx context.Context, _ *noInput) (*statusOutput, error) 
 		Open: a.tokens.Open(), Ready: ready, Parts: parts, Databases: a.databaseViews(), Consumers: []ConsumerStanding{},
 	}}
 	for _, c := range a.consumers.List() {
-		v := viewOfConsumer(c)
+		v := a.viewOfConsumer(c)
 		out.Body.Consumers = append(out.Body.Consumers, ConsumerStanding{
 			ID: v.ID, Name: v.Name, Kind: v.Kind, Database: v.Database, Status: v.Status, Health: v.Health, Stats: v.Stats,
 		})

@@ -31,6 +31,7 @@ type node struct {
 	broker    *memBroker
 	backfills *memBackfills
 	syncs     *memSyncs
+	sending   *memSending
 	audit     *memAudit
 	tokens    *auth.Tokens
 	logged    *lockedBuffer
@@ -66,6 +67,7 @@ func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *n
 	n := &node{log: newLog(), broker: &memBroker{}, audit: &memAudit{}, logged: &lockedBuffer{}}
 	n.backfills = &memBackfills{consumers: n.broker}
 	n.syncs = &memSyncs{}
+	n.sending = &memSending{}
 	var err error
 	if n.tokens, err = auth.Open(auth.Config{Static: static, Store: &memTokens{}}); err != nil {
 		t.Fatal(err)
@@ -90,6 +92,8 @@ func newNodeWith(t testing.TB, tune func(*api.Config), static ...auth.Static) *n
 		Health:    func(context.Context) []api.Part { return n.parts },
 		Backfills: n.backfills,
 		Syncs:     n.syncs,
+		Kinds:     memKinds{},
+		Sending:   n.sending,
 		Audit:     n.audit,
 		Metrics:   metrics,
 		Gatherer:  reg,

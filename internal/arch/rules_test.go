@@ -19,7 +19,7 @@ func borders() map[string][]string {
 	return map[string][]string{
 		"":                     {},
 		"client":               {},
-		"source":               {},
+		"source":               {"internal/suggest"},
 		"sandbox":              {},
 		"locksteptest":         {"sink", "source"},
 		"internal/mirror":      {"internal/obs", "internal/pgdb", "source"},
@@ -31,19 +31,23 @@ func borders() map[string][]string {
 		"internal/torture":     {},
 		"internal/chaos":       {},
 		"internal/doctor":      {"internal/capture", "internal/config", "internal/obs", "internal/pattern", "internal/pgdb"},
-		"internal/config":      {},
-		"internal/connect":     {"internal/pull/limit", "source"},
+		"internal/config":      {"internal/suggest"},
+		"internal/connect":     {"internal/pull/limit", "internal/suggest", "source"},
 		"internal/secret":      {},
 		"internal/syncs":       {"internal/mirror", "internal/obs", "internal/pull", "source"},
 		"sink":                 {},
+		"internal/pump":        {"internal/deliver", "internal/obs", "sink"},
+		"internal/kinds":       {"internal/filter", "internal/pump", "sink"},
 		"internal/deliver":     {"internal/filter", "internal/obs", "internal/pattern"},
 		"internal/filter":      {},
 		"internal/pattern":     {},
 		"internal/obs":         {},
+		"internal/suggest":     {},
 		"internal/pgdb":        {"internal/obs"},
+		"internal/realtime":    {"internal/obs"},
 		"internal/stage":       {},
 		"internal/stream":      {"internal/obs"},
-		"internal/api":         {"internal/auth", "internal/deliver", "internal/filter", "internal/obs", "internal/pull", "internal/syncs", "source"},
+		"internal/api":         {"internal/auth", "internal/deliver", "internal/filter", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "source"},
 		"internal/demo":        {"client", "internal/pgdb"},
 		"internal/pgdb/pgtest": {"internal/obs", "internal/pgdb"},
 		"engine":               {"internal"},
@@ -62,7 +66,10 @@ func testOnly() []string {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/nats-io/":             {"internal/stream"},
+		"github.com/standard-webhooks/":   {"sink/webhook"},
+		"github.com/cloudevents/":         {"sink/webhook"},
 		"github.com/danielgtaylor/huma":   {"internal/api"},
+		"github.com/coder/websocket":      {"internal/realtime"},
 		"github.com/minio/highwayhash":    {"internal/stream"}, // checksums of JetStream's files
 		"github.com/alecthomas/kong":      {"cmd"},
 		"github.com/expr-lang/expr":       {"internal/filter"},
@@ -96,8 +103,9 @@ func state() map[string]string {
 // exits lists the functions outside cmd that may end the process.
 func exits() map[string]string {
 	return map[string]string{
-		"internal/pgdb/pgtest/pgtest.go Main":   "it is the body of a TestMain",
-		"examples/postgres-upsert/main.go main": "it is a program",
+		"internal/pgdb/pgtest/pgtest.go Main":    "it is the body of a TestMain",
+		"examples/postgres-upsert/main.go main":  "it is a program",
+		"examples/webhook-receiver/main.go main": "it is a program",
 	}
 }
 

@@ -235,6 +235,20 @@ func (t *Tokens) stored(plain string, hash [sha256.Size]byte) (Identity, error) 
 	return Identity{Token: token.ID, Name: token.Name, Scopes: token.Scopes}, nil
 }
 
+// Live reports whether the token with that id still lets its bearer in. It is for what
+// somebody began with the token, and goes on with.
+func (t *Tokens) Live(id string) bool {
+	for i := range t.static {
+		if t.static[i].ID == id {
+			return true
+		}
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	token, ok := t.byID[id]
+	return ok && token.Live(time.Now())
+}
+
 // refusal tells a wrong token from one that cannot be judged yet.
 func (t *Tokens) refusal() error {
 	t.mu.RLock()

@@ -40,6 +40,8 @@ type Config struct {
 	Databases []Database
 	Syncs     []Sync
 	Consumers []Consumer
+	Events    Events   `json:",omitzero"`
+	CORS      []string `json:",omitempty"` // origins of pages that may follow events; * stands for all
 
 	Key   Secret // 32 bytes, from LOCKSTEP_KEY; empty: none was given
 	PGBin string // from LOCKSTEP_PG_BIN: where the Postgres binaries are; empty: search
@@ -98,8 +100,9 @@ type Kind string
 
 // The kinds of consumer of this version.
 const (
-	KindHTTP   Kind = "http"   // calls next, ack and nack
-	KindStdout Kind = "stdout" // one line per change on the node's standard output
+	KindHTTP    Kind = "http"    // calls next, ack and nack
+	KindWebhook Kind = "webhook" // an HTTP endpoint
+	KindStdout  Kind = "stdout"  // one line per change on the node's standard output
 )
 
 // OnExhausted says what becomes of a change after its last attempt.
@@ -132,6 +135,9 @@ type Consumer struct {
 	OnExhausted OnExhausted
 	Backoff     Backoff
 	Batch       Batch
+	// Settings is what stands under the kind's name, as a JSON object with its variables
+	// put in; empty: nothing does. Options.CheckKind has looked at it.
+	Settings Secret
 }
 
 // Backoff says how long a refused change waits: First, doubled by each attempt up

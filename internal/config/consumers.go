@@ -1,14 +1,17 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
 
 	"lockstep"
+	"lockstep/internal/suggest"
 )
 
 // The limits of a consumer's settings.
@@ -62,32 +65,121 @@ func (r *reader) kind(f fields, c *Consumer) {
 	kind := string(KindHTTP)
 	word(r, f.get("kind"), &kind, allKinds()...)
 	c.Kind = Kind(kind)
-	available := c.Kind == KindHTTP || c.Kind == KindStdout
-	if !available {
-		r.wrong(f.get("kind"), fmt.Sprintf("consumers of kind %s are not available in this version", kind), "use http or stdout")
+	available := append([]string{string(KindHTTP)}, r.options.Kinds...)
+	if r.options.Kinds == nil {
+		available = append(available, string(KindStdout))
+	}
+	if !slices.Contains(available, kind) {
+		r.wrong(f.get("kind"), fmt.Sprintf("consumers of kind %s are not available in this version", kind), "use "+suggest.Or(available))
 	}
 	for _, other := range allKinds() {
-		if !f.has(other) {
-			continue
-		}
-		v := f.get(other)
-		if other != kind {
-			r.wrong(v, fmt.Sprintf("settings of kind %s at a consumer of kind %s", other, kind), "remove them, or change kind")
-			continue
-		}
-		if available {
-			if settings, ok := r.resolve(v); ok && len(settings.node.Content) > 0 {
-				r.wrong(v, fmt.Sprintf("the kind %s has no settings", kind), "remove them")
-			}
+		if f.has(other) && other != kind {
+			r.wrong(f.get(other), fmt.Sprintf("settings of kind %s at a consumer of kind %s", other, kind), "remove them, or change kind")
 		}
 	}
+	if slices.Contains(available, kind) {
+		r.kindSettings(f, c)
+	}
+}
+
+// kindSettings reads what stands under the consumer's own kind.
+func (r *reader) kindSettings(f fields, c *Consumer) {
+	v := f.get(string(c.Kind))
+	settings, readable := r.json(v)
+	if !readable {
+		return
+	}
+	if members, ok := settings.(map[string]any); v.node != nil && !ok {
+		r.wrong(v, "expected keys and values, got "+describe(v.node), "write it as key: value")
+		return
+	} else if len(members) > 0 {
+		if c.Kind == KindHTTP {
+			r.wrong(v, "the kind http has no settings", "remove them")
+			return
+		}
+		// Texts, numbers, lists and maps of texts always marshal.
+		data, _ := json.Marshal(members)
+		c.Settings = Secret(data)
+	}
+	if c.Kind == KindHTTP || r.options.CheckKind == nil {
+		return
+	}
+	for _, fault := range r.options.CheckKind(string(c.Kind), c.Settings.Reveal()) {
+		r.wrong(r.inside(f, v, fault.Field), fault.Message, fault.Remedy)
+	}
+}
+
+// inside finds the place of a field of settings; what is not there is missed at what
+// ought to hold it.
+func (r *reader) inside(f fields, settings value, field string) value {
+	if settings.node == nil {
+		settings.node = f.self.node
+		if field != "" {
+			settings.path = settings.child(field, nil).path
+		}
+		return settings
+	}
+	if field == "" {
+		return settings
+	}
+	name, _, _ := strings.Cut(field, "[")
+	if resolved, ok := r.resolve(settings); ok {
+		settings = resolved
+	}
+	for i := 0; i+1 < len(settings.node.Content); i += 2 {
+		if settings.node.Content[i].Value == name {
+			return settings.child(field, settings.node.Content[i+1])
+		}
+	}
+	return value{node: settings.node, path: settings.child(field, nil).path}
+}
+
+// json reads any value as what JSON has for it, with its variables put in. It reports
+// false when something in it was wrong.
+func (r *reader) json(v value) (any, bool) {
+	if absent(v) {
+		return nil, true
+	}
+	v, ok := r.resolve(v)
+	if !ok {
+		return nil, false
+	}
+	switch v.node.Kind {
+	case yaml.MappingNode:
+		f, ok := r.mapping(v)
+		members := map[string]any{}
+		for name, member := range f.values {
+			one, readable := r.json(member)
+			members[name], ok = one, ok && readable
+		}
+		return members, ok
+	case yaml.SequenceNode:
+		items := []any{}
+		for _, item := range r.list(v) {
+			one, readable := r.json(item)
+			items, ok = append(items, one), ok && readable
+		}
+		return items, ok
+	}
+	text, ok := r.scalar(v, "one value", "!!int", "!!float", "!!bool", "!!timestamp")
+	if !ok {
+		return nil, false
+	}
+	if tag := v.node.ShortTag(); tag == "!!bool" {
+		return strings.EqualFold(text, "true"), true
+	} else if tag == "!!int" {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return n, true
+		}
+	}
+	return text, true
 }
 
 func (r *reader) consumerDatabase(f fields, c *Consumer, refs databasesByName) {
 	if len(refs.names) == 1 {
 		c.Database = refs.names[0]
 	} else if !f.has("database") && len(refs.names) > 0 {
-		r.missing(f, "database", "say which of "+orList(refs.names))
+		r.missing(f, "database", "say which of "+suggest.Or(refs.names))
 		return
 	}
 	r.reference(f.get("database"), &c.Database, refs.names)

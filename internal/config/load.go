@@ -27,6 +27,17 @@ type Options struct {
 	// CheckSync looks at a sync with the eyes of its provider. What it completes is
 	// taken over.
 	CheckSync func(s Sync) SyncCheck
+	// Kinds are those of consumers that this version has; nil: http and stdout. CheckKind
+	// looks at what stands under a kind's name, a JSON object or nothing.
+	Kinds     []string
+	CheckKind func(kind, settings string) []KindFault
+}
+
+// KindFault is what is wrong with a kind's settings.
+type KindFault struct {
+	Field   string // such as url, or secrets[1]; empty: the settings as a whole
+	Message string
+	Remedy  string
 }
 
 // Load reads and checks the file at path. An empty path means [DefaultFile] of the

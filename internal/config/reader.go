@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"lockstep/internal/suggest"
 )
 
 const (
@@ -166,7 +168,7 @@ func (r *reader) collect(f *fields, v value, known []string) {
 		}
 		seen[key.Value] = key.Line
 		if len(known) > 0 && !slices.Contains(known, key.Value) {
-			r.wrong(keyAt, "unknown key", suggest(key.Value, known))
+			r.wrong(keyAt, "unknown key", suggest.Remedy(key.Value, known))
 			continue
 		}
 		f.values[key.Value] = v.child(key.Value, val)
@@ -250,51 +252,6 @@ func describe(n *yaml.Node) string {
 		return "text"
 	}
 	return "a value tagged " + n.ShortTag()
-}
-
-// suggest returns the remedy for a word that is not among the known ones.
-func suggest(word string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := levenshtein(strings.ToLower(word), k); d < distance && d < len(k) {
-			best, distance = k, d
-		}
-	}
-	if best != "" {
-		return fmt.Sprintf("did you mean %s?", best)
-	}
-	return "use " + orList(known)
-}
-
-// orList writes the words as "a, b or c".
-func orList(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-// levenshtein counts the edits between two words. Long words are cut: nobody
-// misspells one of ours at such length.
-func levenshtein(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // kindOf returns what kind of node the value is, behind its alias; 0 when absent.

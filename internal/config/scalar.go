@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"lockstep/internal/suggest"
 )
 
 // scalar returns the text of a value with its variables put in. It reports what is
@@ -70,7 +72,7 @@ func word[T ~string](r *reader, v value, dst *T, allowed ...T) {
 		for i, a := range allowed {
 			known[i] = string(a)
 		}
-		r.wrong(v, fmt.Sprintf("unknown value %q", text), suggest(text, known))
+		r.wrong(v, fmt.Sprintf("unknown value %q", text), suggest.Remedy(text, known))
 		return
 	}
 	*dst = T(text)

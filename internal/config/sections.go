@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"lockstep"
+	"lockstep/internal/suggest"
 )
 
 // Scopes returns what a token may be allowed: read looks, write changes consumers'
@@ -31,7 +32,7 @@ var uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-
 
 // config reads the document's root into c, which holds the defaults.
 func (r *reader) config(root value, c *Config) {
-	f, ok := r.mapping(root, "data_dir", "listen", "tokens", "stream", "database", "databases", "syncs", "consumers")
+	f, ok := r.mapping(root, "data_dir", "listen", "tokens", "stream", "database", "databases", "syncs", "consumers", "events", "cors")
 	if !ok {
 		return
 	}
@@ -45,6 +46,8 @@ func (r *reader) config(root value, c *Config) {
 	r.reference(f.get("database"), &c.Database, known)
 	c.Syncs = r.syncs(f.get("syncs"), known)
 	c.Consumers = r.consumers(f.get("consumers"), c.Databases, known)
+	r.events(f.get("events"), &c.Events, known)
+	c.CORS = r.cors(f.get("cors"))
 }
 
 func (r *reader) tokens(v value) []Token {
@@ -154,7 +157,7 @@ func (r *reader) reference(v value, dst *string, known []string) {
 		*dst = text
 		return
 	}
-	r.wrong(v, fmt.Sprintf("there is no database %q", text), suggest(text, known))
+	r.wrong(v, fmt.Sprintf("there is no database %q", text), suggest.Remedy(text, known))
 }
 
 func (r *reader) missing(f fields, key, remedy string) {

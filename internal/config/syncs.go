@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"lockstep/internal/suggest"
 )
 
 // The bounds of a sync's settings.
@@ -249,7 +251,7 @@ func (r *reader) syncDatabase(f fields, s *Sync, known []string) {
 	if len(known) == 1 {
 		s.Database = known[0]
 	} else if !f.has("database") && len(known) > 0 {
-		r.missing(f, "database", "say which of "+orList(known))
+		r.missing(f, "database", "say which of "+suggest.Or(known))
 		return
 	}
 	r.reference(f.get("database"), &s.Database, known)

@@ -16,6 +16,7 @@ type Delivery struct {
 	Record  lockstep.Record
 	Row     []byte // the transform's result, in place of the row; nil: there is no transform
 	Late    bool   // out of the dead letters, after later changes of its key
+	Key     uint64 // hash of what orders it: of the key, of the order_by columns, or of its own
 	form    form
 }
 
@@ -37,6 +38,14 @@ func (c *Consumer) AppendDelivery(dst []byte, d Delivery) []byte {
 // AppendMessage appends the delivery as the message alone: without token and attempt.
 func (c *Consumer) AppendMessage(dst []byte, d Delivery) []byte {
 	return append(c.appendMembers(append(dst, '{'), d), '}')
+}
+
+// Message returns the delivery as AppendMessage writes it, and the part of it that is
+// the record.
+func (c *Consumer) Message(d Delivery) (message, record []byte) {
+	message = c.AppendMessage(nil, d)
+	_, record, _ = member(message, 0)
+	return message, record
 }
 
 func (c *Consumer) appendMembers(dst []byte, d Delivery) []byte {
@@ -93,7 +102,7 @@ func (c *Consumer) deliver(ctx context.Context, m *matcher, h handout) (d Delive
 		}
 		return d, o, fmt.Errorf("consumer %s: read change %d: %w", c.name(), h.seq, err)
 	}
-	d = Delivery{Attempt: h.attempt, Record: r, Late: h.flags&isLate != 0}
+	d = Delivery{Attempt: h.attempt, Record: r, Late: h.flags&isLate != 0, Key: h.key}
 	var known bool
 	if d.form, known = m.formOf(r); !known {
 		return d, outcome{skip: true}, nil

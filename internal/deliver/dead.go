@@ -64,6 +64,11 @@ func (c *Consumer) Retry(ctx context.Context, seq uint64) error {
 		return err
 	}
 	defer end()
+	return c.retry(ctx, seq)
+}
+
+// retry is Retry for callers that hold letters.
+func (c *Consumer) retry(ctx context.Context, seq uint64) error {
 	l, ch, err := c.letterAt(ctx, seq)
 	if err != nil {
 		return err

@@ -56,18 +56,22 @@ type Definition struct {
 	Start string `json:"start"`
 	// Backfill asks for the rows that exist, as action read. Whoever runs backfills
 	// reads them; delivery itself only keeps the wish.
-	Backfill    bool            `json:"backfill,omitempty"`
-	OrderBy     OrderBy         `json:"order_by"`
-	AckWait     time.Duration   `json:"ack_wait"`      // how long a delivery is leased
-	MaxInFlight int             `json:"max_in_flight"` // changes handed out and not settled
-	MaxAttempts int             `json:"max_attempts"`  // 0: for ever
-	OnExhausted string          `json:"on_exhausted"`  // Park, ParkKey or Block
-	Backoff     Backoff         `json:"backoff"`
-	Metadata    json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
-	Paused      bool            `json:"paused"`
-	ManagedBy   string          `json:"managed_by"` // file or api
-	CreatedAt   time.Time       `json:"created_at"`
-	UpdatedAt   time.Time       `json:"updated_at"`
+	Backfill    bool          `json:"backfill,omitempty"`
+	OrderBy     OrderBy       `json:"order_by"`
+	AckWait     time.Duration `json:"ack_wait"`      // how long a delivery is leased
+	MaxInFlight int           `json:"max_in_flight"` // changes handed out and not settled
+	MaxAttempts int           `json:"max_attempts"`  // 0: for ever
+	OnExhausted string        `json:"on_exhausted"`  // Park, ParkKey or Block
+	Backoff     Backoff       `json:"backoff"`
+	// Batch says how kinds that send put changes together.
+	Batch     Batch           `json:"batch"`
+	Settings  json.RawMessage `json:"-"`                  // what the kind needs; may hold secrets, never read here
+	Shown     json.RawMessage `json:"settings,omitempty"` // Settings without its secrets
+	Metadata  json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
+	Paused    bool            `json:"paused"`
+	ManagedBy string          `json:"managed_by"` // file or api
+	CreatedAt time.Time       `json:"created_at"`
+	UpdatedAt time.Time       `json:"updated_at"`
 }
 
 // Backoff is how long a change waits after a nack: First after the first attempt,
@@ -78,6 +82,16 @@ type Backoff struct {
 	Max    time.Duration `json:"max"`
 	Jitter float64       `json:"jitter"` // 0 to 1
 }
+
+// Batch is how kinds that send put changes together: at most Size, at most Wait after
+// the first.
+type Batch struct {
+	Size int           `json:"size"`
+	Wait time.Duration `json:"wait"`
+}
+
+// MaxBatchWait is how long a change may wait for others to go with.
+const MaxBatchWait = time.Hour
 
 // DefaultBackoff is the backoff of consumers that say nothing of it.
 func DefaultBackoff() Backoff {
@@ -140,6 +154,7 @@ func (d *Definition) Defaults() {
 	setDefault(&d.AckWait, 30*time.Second)
 	setDefault(&d.MaxInFlight, 1000)
 	setDefault(&d.OnExhausted, Park)
+	setDefault(&d.Batch.Size, 1)
 	setDefault(&d.ManagedBy, "api")
 	if d.Backoff == (Backoff{}) {
 		d.Backoff = DefaultBackoff()
@@ -272,6 +287,12 @@ func (v *validation) delivery(d Definition) {
 	}
 	if !slices.Contains([]string{Park, ParkKey, Block}, d.OnExhausted) {
 		v.add("on_exhausted", "%q is unknown: use park, park_key or block", d.OnExhausted)
+	}
+	if d.Batch.Size < 0 || d.Batch.Size > MaxBatch {
+		v.add("batch.size", "%d is out of range: use 1 to %d", d.Batch.Size, MaxBatch)
+	}
+	if d.Batch.Wait < 0 || d.Batch.Wait > MaxBatchWait {
+		v.add("batch.wait", "%s is out of range: use 0s to %s", d.Batch.Wait, MaxBatchWait)
 	}
 	if d.Backoff.First < 0 || d.Backoff.First > maxBackoff {
 		v.add("backoff.first", "%s is out of range: use 0s to %s", d.Backoff.First, maxBackoff)

@@ -89,7 +89,7 @@ func (w *window) peek(limit int) []handout {
 		if e.phase != waiting && e.phase != blocked {
 			continue
 		}
-		h := handout{slot: s, seq: e.seq, attempt: int(e.attempts) + 1, flags: e.flags}
+		h := handout{slot: s, seq: e.seq, key: w.keys[e.key].hash, attempt: int(e.attempts) + 1, flags: e.flags}
 		if e.flags&isGap != 0 {
 			h.gap = w.gaps[e.seq]
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +18,7 @@ import (
 const (
 	batchSize = 200
 	longPoll  = 2 * time.Second
-	refusals  = 20   // the third worker refuses about one of so many changes of accounts
-	samples   = 4096 // latencies kept for the percentiles
+	refusals  = 20 // the third worker refuses about one of so many changes of accounts
 )
 
 // crew is the workers of one consumer and what they have counted.
@@ -29,11 +27,10 @@ type crew struct {
 	view *view
 
 	mu        sync.Mutex
-	count     numbers         // guarded by mu
-	latencies []time.Duration // guarded by mu; a ring
-	at        int             // guarded by mu
-	marker    uint64          // guarded by mu: the last transaction's xid, once there is one
-	marked    bool            // guarded by mu: it has arrived
+	count     numbers // guarded by mu
+	latencies times   // guarded by mu
+	marker    uint64  // guarded by mu: the last transaction's xid, once there is one
+	marked    bool    // guarded by mu: it has arrived
 }
 
 // numbers is what the crew has seen so far.
@@ -123,12 +120,7 @@ func (c *crew) saw(d client.Delivery, now time.Time) {
 	if committed.After(c.count.newest) {
 		c.count.newest = committed
 	}
-	if len(c.latencies) < samples {
-		c.latencies = append(c.latencies, now.Sub(committed))
-		return
-	}
-	c.latencies[c.at%samples] = now.Sub(committed)
-	c.at++
+	c.latencies.add(now.Sub(committed))
 }
 
 // numbers returns what was counted, with percentiles of the last few thousand
@@ -137,9 +129,7 @@ func (c *crew) numbers() numbers {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.count
-	if sorted := slices.Sorted(slices.Values(c.latencies)); len(sorted) > 0 {
-		n.p50, n.p99 = sorted[len(sorted)/2], sorted[len(sorted)*99/100]
-	}
+	n.p50, n.p99 = c.latencies.percentiles()
 	return n
 }
 

@@ -1,11 +1,15 @@
 // Package demo runs the whole of Lockstep against a load, without configuration:
 // a private Postgres under pgbench, three workers, and at the end a comparison of
-// what the workers made of the changes with the tables themselves.
+// what the workers made of the changes with the tables themselves. Beside that it
+// shows two mirrored accounts, which live: the way of a change from the API over the
+// row in Postgres to a worker, and at the end a comparison of the API with the mirror.
 //
 //  1. Everything lies in one directory that is removed at the end.
-//  2. The comparison counts nothing that Lockstep says of itself: it applies the
-//     changes that arrived, by HTTP, and reads the tables by SQL.
+//  2. The comparison of the tables counts nothing that Lockstep says of itself: it
+//     applies the changes that arrived, by HTTP, and reads the tables by SQL.
 //  3. A difference, an inversion or a change that never came makes Run fail.
+//  4. The times of an edit are those of this process, which makes it and takes it, and
+//     of the commit in Postgres; an API's clock has no part in them.
 package demo
 
 import (
@@ -33,6 +37,8 @@ type Target struct {
 	Server      string // address of the HTTP API
 	Database    string // URL of the private Postgres
 	Publication string
+	Stripe      Account       // that the sync "stripe" mirrors
+	GitHub      Account       // that the sync "github" mirrors
 	BinDir      string        // where pgbench may be
 	For         time.Duration // how long the load runs; 0: until ctx ends
 	Out         io.Writer
@@ -77,30 +83,33 @@ func Run(ctx context.Context, t Target) error {
 	// Ctrl-C ends the load; what was committed is still delivered and compared.
 	rest := context.WithoutCancel(ctx)
 	crew := &crew{api: api, view: newView()}
+	screen := newScreen(t.Out, t.Style, crew)
+	mirrors := newMirrors(api, t, screen)
+	defer mirrors.close()
 	working, stop := context.WithCancel(rest)
 	defer stop()
 	var workers errgroup.Group
 	crew.start(working, &workers)
-	loadErr := runLoad(ctx, db, t, crew)
-	drainErr := crew.drain(rest, db)
+	mirrors.start(working, &workers)
+	loadErr := runLoad(ctx, db, t, screen, mirrors)
+	drainErr := errors.Join(crew.drain(rest, db), mirrors.rest(rest))
 	stop()
 	if err := errors.Join(loadErr, workers.Wait(), drainErr); err != nil {
 		return err
 	}
-	return t.verdict(rest, db, crew)
+	return errors.Join(t.verdict(rest, db, crew), mirrors.verdict(rest, t.Out))
 }
 
-// runLoad runs the load with the live line beside it.
-func runLoad(ctx context.Context, db *pgxpool.Pool, t Target, crew *crew) error {
+// runLoad runs the load and the accounts' owners with the live line beside them.
+func runLoad(ctx context.Context, db *pgxpool.Pool, t Target, screen *screen, mirrors *mirrors) error {
 	if t.For > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t.For)
 		defer cancel()
 	}
-	screen := screen{out: t.Out, style: t.Style, crew: crew}
+	group, ctx := errgroup.WithContext(ctx)
 	showing, hide := context.WithCancel(ctx)
 	defer hide()
-	var group errgroup.Group
 	group.Go(func() error {
 		defer hide()
 		if err := fillTables(ctx, db); err != nil {
@@ -109,6 +118,7 @@ func runLoad(ctx context.Context, db *pgxpool.Pool, t Target, crew *crew) error 
 		return ignoreEnd(ctx, load(ctx, db, t.BinDir))
 	})
 	group.Go(func() error { return screen.run(showing) })
+	group.Go(func() error { return mirrors.live(showing) })
 	return group.Wait()
 }
 

@@ -38,6 +38,7 @@ type Input struct {
 	rec      lockstep.Record
 	database string
 	view     func() []byte // what record is; nil: the row
+	message  *doc          // the change as a whole message, in the place of all of the above; nil: it is not
 	size     int           // of row and changes
 	env      map[string]any
 	have     needs
@@ -59,6 +60,32 @@ func NewView(rec lockstep.Record, database string, view func() []byte) *Input {
 	return in
 }
 
+// NewMessage makes a change ready for programs that is there as a whole message of the
+// wire contract. Its bytes must not change while the Input is used.
+func NewMessage(message []byte) *Input {
+	return &Input{message: &doc{raw: message}, size: len(message)}
+}
+
+// members takes what a program looks at out of the message.
+func (in *Input) members(n needs) (map[string]any, error) {
+	if in.env == nil {
+		in.env = map[string]any{runName: runRef{&in.run}}
+		in.machine.MemoryBudget = maxElements
+	}
+	in.run.left = maxWork + workPerByte*in.size
+	for name, wanted := range map[string]bool{"record": n.record, "changes": n.changes, "metadata": n.metadata, "action": true} {
+		if _, there := in.env[name]; there || !wanted {
+			continue
+		}
+		v, err := in.message.get(name)
+		if err != nil {
+			return nil, err
+		}
+		in.env[name] = v
+	}
+	return in.env, nil
+}
+
 // record is what programs see as record.
 func (in *Input) record() []byte {
 	if in.view != nil {
@@ -76,6 +103,9 @@ func (in *Input) changes() []byte {
 }
 
 func (in *Input) prepare(n needs) (map[string]any, error) {
+	if in.message != nil {
+		return in.members(n)
+	}
 	if in.env == nil {
 		in.env = map[string]any{"action": in.rec.Action().String(), runName: runRef{&in.run}}
 		in.machine.MemoryBudget = maxElements

@@ -272,6 +272,9 @@ func (b *brew) commit(ctx context.Context) (err error) {
 		return err
 	}
 	b.m.queueEntries(batch, append(b.entries, b.change.Entries...))
+	if b.m.writer.marked {
+		batch.Queue(stampQuery)
+	}
 	batch.Queue("COMMIT")
 	last := batch.Len() - 1
 	results := b.conn.SendBatch(ctx, batch)

@@ -32,10 +32,7 @@ func (m *Mirror) Mend(ctx context.Context, collection, afterID string, limit int
 	if err != nil {
 		return nil, "", err
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := m.checkFence(ctx, conn); err != nil {
-			return err
-		}
+	err = m.within(ctx, conn, func(tx pgx.Tx) error {
 		mended, next, err = m.refill(ctx, tx, t, span{after: afterID, limit: limit, want: func(column) bool { return true }})
 		return err
 	})
@@ -167,10 +164,7 @@ func (m *Mirror) fillSome(ctx context.Context) (more bool, err error) {
 	}
 	want := func(c column) bool { return !filledColumn(c) && c.after == after }
 	var next string
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := m.checkFence(ctx, conn); err != nil {
-			return err
-		}
+	err = m.within(ctx, conn, func(tx pgx.Tx) error {
 		if _, next, err = m.refill(ctx, tx, t, span{after: after, limit: fillPage, want: want}); err != nil {
 			return err
 		}

@@ -29,8 +29,9 @@ const (
 // writer is the one session that writes. It holds the sync's lock: where the session
 // ends, its transaction and its lock end together.
 type writer struct {
-	conn  *pgx.Conn
-	fence int64
+	conn   *pgx.Conn
+	fence  int64
+	marked bool // it has the origin of syncs
 }
 
 func (m *Mirror) lockKey() int64 {
@@ -43,6 +44,8 @@ func (m *Mirror) lockKey() int64 {
 // keeps a connection of its own, and a goroutine that fills new columns and tries
 // parked records again. release ends both and lets the next engine in; it may be
 // called again.
+//
+// Errors: [lockstep.ErrNotFound] when the sync was removed.
 //
 // After [lockstep.ErrFenced] from any method another engine has taken the sync over:
 // release, and Lock again.
@@ -138,14 +141,18 @@ func (m *Mirror) begin(ctx context.Context, w *writer) error {
 		RETURNING fence`
 	host, _ := os.Hostname() // for people only
 	holder := fmt.Sprintf("%s/%d", host, os.Getpid())
-	if err := w.conn.QueryRow(ctx, bump, m.id, holder).Scan(&w.fence); err != nil {
+	err := w.conn.QueryRow(ctx, bump, m.id, holder).Scan(&w.fence)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("sync %q was removed: %w", m.config.Name, lockstep.ErrNotFound)
+	}
+	if err != nil {
 		return fmt.Errorf("take sync %q over: %w", m.config.Name, passing(err))
 	}
 	if err := m.enter(ctx); err != nil {
 		return err
 	}
 	defer m.leave()
-	m.adoptOrigin(ctx, w.conn)
+	w.marked = m.adoptOrigin(ctx, w.conn)
 	m.writer = w
 	m.recent = recent{}
 	if err := m.load(ctx); err != nil {
@@ -178,7 +185,7 @@ func (m *Mirror) session(ctx context.Context) (*pgx.Conn, error) {
 		_ = conn.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	m.adoptOrigin(ctx, conn)
+	m.writer.marked = m.adoptOrigin(ctx, conn)
 	m.writer.conn = conn
 	// Nobody knows whether the transaction that was under way has committed.
 	return conn, m.load(ctx)
@@ -219,6 +226,20 @@ func (m *Mirror) checkFence(ctx context.Context, conn *pgx.Conn) error {
 	var fence int64
 	err := conn.QueryRow(ctx, fenceQuery, m.id).Scan(&fence)
 	return m.fenced(fence, err)
+}
+
+// within runs f in a transaction of the writing session, if it still may write.
+func (m *Mirror) within(ctx context.Context, conn *pgx.Conn, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := m.checkFence(ctx, conn); err != nil {
+			return err
+		}
+		if err := f(tx); err != nil || !m.writer.marked {
+			return err
+		}
+		_, err := tx.Exec(ctx, stampQuery)
+		return err
+	})
 }
 
 // fenced judges what the fence query has returned.

@@ -214,6 +214,33 @@ func TestTransactionsCarryTheOriginOfSyncs(t *testing.T) {
 	f.query("SELECT pg_replication_origin_drop('lockstep_sync_" + compact(f.id) + "')")
 }
 
+// A session with an origin says itself when its transactions commit.
+func TestTransactionsCarryTheirOwnCommitTime(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.query("SELECT pg_create_logical_replication_slot('t_' || current_database(), 'test_decoding')")
+	began := time.Now()
+	f.prepare(customers())
+	for i := range 3 {
+		f.put("customer", i, customer("a", i, i))
+	}
+	var last time.Time
+	for _, line := range f.query(`SELECT data FROM pg_logical_slot_get_changes('t_' || current_database(), NULL, NULL, 'include-xids', 'off', 'include-timestamp', 'on', 'skip-empty-xacts', 'on')
+		WHERE data LIKE 'COMMIT%'`) {
+		at, err := time.Parse("COMMIT (at 2006-01-02 15:04:05-07)", line[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !at.After(last) || at.Before(began) || at.After(time.Now()) {
+			t.Errorf("committed at %s, the one before at %s, the first after %s", at, last, began)
+		}
+		last = at
+	}
+	if last.IsZero() {
+		t.Error("nothing was committed")
+	}
+}
+
 func TestARoleWithoutOriginsMirrorsAllTheSame(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

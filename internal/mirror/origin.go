@@ -17,11 +17,13 @@ import (
 // them than max_replication_slots.
 //
 // Only a superuser, or a role that was given the functions, may do so. Without it
-// changes show the origin user, which is all that is lost.
-func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) {
+// changes show the origin user, which is all that is lost. It reports whether it has
+// done so.
+func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) bool {
 	const allowed = `
 		SELECT has_function_privilege('pg_replication_origin_create(text)', 'EXECUTE')
 		   AND has_function_privilege('pg_replication_origin_session_setup(text)', 'EXECUTE')
+		   AND has_function_privilege('pg_replication_origin_xact_setup(pg_lsn, timestamptz)', 'EXECUTE')
 		   AND has_function_privilege('pg_replication_origin_oid(text)', 'EXECUTE')`
 	const adopt = `
 		SELECT pg_replication_origin_session_setup($1::text)
@@ -44,4 +46,10 @@ func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) {
 	if err != nil || !may {
 		m.log.InfoContext(ctx, "changes of this sync will show the origin user: its role may not set replication origins", obs.KeySync, m.config.Name, obs.KeyError, err)
 	}
+	return err == nil && may
 }
+
+// stampQuery gives the transaction its commit time, and is its last statement. Of a
+// session with an origin Postgres expects that it says so itself: it would commit the
+// first transaction with no time, and all others with that of the first.
+const stampQuery = "SELECT pg_replication_origin_xact_setup('0/0', clock_timestamp())"

@@ -128,10 +128,7 @@ func (m *Mirror) shape(ctx context.Context, conn *pgx.Conn, c source.Collection,
 		fields = append(slices.Clip(fields), old.pending...)
 	}
 	t.plan.Store(newPathSet(c.Volatile))
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := m.checkFence(ctx, conn); err != nil {
-			return err
-		}
+	err := m.within(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = '%dms'", lockWait.Milliseconds())); err != nil {
 			return err
 		}

@@ -29,7 +29,10 @@ type collection struct {
 	ready    bool      // its table is there
 	progress progress  // of the backfill
 	again    string    // why it must be read anew; empty: it need not
-	owed     time.Time // when a change could not be looked at
+	owed     time.Time // when a change could not be looked at; zero: before this session
+	missed   string    // why it could not
+	doubt    bool      // it must be found out whether the list may be seen
+	doubted  time.Time // when that was done last
 	begun    time.Time // when the backfill began or went on, in this session
 	before   uint64    // records that it had read by then
 	swept    swept
@@ -45,6 +48,7 @@ type progress struct {
 	Began   time.Time     `json:"began,omitzero"`
 	Ended   time.Time     `json:"ended,omitzero"`
 	First   time.Time     `json:"first,omitzero"` // when all had been read for the first time
+	Why     string        `json:"why,omitempty"`  // it is read again
 	Records uint64        `json:"records"`
 	Pages   uint64        `json:"pages"`
 	// Sweep says that deletions must be looked for when all has been read.
@@ -130,7 +134,7 @@ func (c *collection) paid(began time.Time) bool {
 	if c.again != whyOwed || !c.owed.Before(began) {
 		return false
 	}
-	c.again = ""
+	c.again, c.missed = "", ""
 	return true
 }
 
@@ -146,6 +150,48 @@ func (c *collection) owe(why string) {
 	c.w.s.changed()
 	c.w.s.mu.Unlock()
 	c.poke()
+}
+
+// miss notes why changes could not be fetched. Where that is for want of access, the
+// list is asked for: it tells whether all of the collection is meant.
+func (c *collection) miss(reason error) {
+	s := c.w.s
+	s.mu.Lock()
+	c.missed = reason.Error()
+	if k := kindOf(reason); (k == source.Forbidden || k == source.Unauthorized) && time.Since(c.doubted) > s.pace.shut {
+		c.doubt, c.doubted = true, time.Now()
+	}
+	s.changed()
+	s.mu.Unlock()
+	c.poke()
+}
+
+// probe asks for the beginning of the list until the API shows it, so that a
+// collection that may not be seen any more is known as that. What was missed
+// meanwhile is read at once.
+func (c *collection) probe(ctx context.Context) error {
+	s := c.w.s
+	s.mu.Lock()
+	c.doubt = false
+	s.mu.Unlock()
+	refused := false
+	err := c.task.try(ctx, func(ctx context.Context) error {
+		err := c.w.worker(ctx, source.Sweeping, func(ctx context.Context) error {
+			_, err := s.config.Source.Backfill(ctx, c.Name, nil)
+			return err
+		})
+		refused = refused || err != nil && judge(err).course == shut
+		return err
+	})
+	if err != nil {
+		return c.interlude(ctx, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refused {
+		c.owed = time.Time{}
+	}
+	return nil
 }
 
 // ask has what is due done now, and a collection without a feed read after a time.
@@ -172,6 +218,7 @@ const (
 	idle     duty = iota
 	begin         // to read it anew
 	fill          // to go on with that
+	probing       // to find out whether it may be seen
 	sweeping      // to look for deletions, and read it again where no feed tells
 )
 
@@ -202,6 +249,8 @@ func (c *collection) run(ctx context.Context) error {
 			err = c.begin(ctx)
 		case fill:
 			err = c.backfill(ctx)
+		case probing:
+			err = c.probe(ctx)
 		case sweeping:
 			err = c.sweep(ctx)
 		default:
@@ -274,9 +323,10 @@ func (c *collection) next() (duty, time.Time) {
 		return begin, now
 	case !c.progress.Done:
 		return fill, now
+	case c.doubt:
+		return probing, now
 	case c.again == whyOwed:
-		// What is owed is read at most so often: it may be owed again and again.
-		due := c.progress.Began.Add(s.pace.owed)
+		due := c.owedAt()
 		if !now.Before(due) {
 			return begin, now
 		}
@@ -297,6 +347,19 @@ func (c *collection) next() (duty, time.Time) {
 	}
 	c.nextAt = at
 	return idle, at
+}
+
+// owedAt is when what is owed is read: at most so often, since it may be owed again
+// and again; more often while somebody waits for it. The caller holds s.mu.
+func (c *collection) owedAt() time.Time {
+	switch pace := c.w.s.pace; {
+	case c.owed.IsZero():
+		return c.progress.Began
+	case c.asked.After(c.owed):
+		return c.progress.Began.Add(pace.slow)
+	default:
+		return c.progress.Began.Add(pace.owed)
+	}
 }
 
 func latest(a, b time.Time) time.Time {
@@ -347,7 +410,7 @@ func (c *collection) begin(ctx context.Context) error {
 	why, old := c.again, c.progress
 	s.mu.Unlock()
 	now := time.Now()
-	p := progress{Began: now, First: old.First, Sweep: why != "" || !old.First.IsZero()}
+	p := progress{Began: now, First: old.First, Why: why, Sweep: why != "" || !old.First.IsZero()}
 	if !p.Sweep {
 		// The table may have rows of a sync before this one.
 		rows, err := c.rows(ctx, "", 1)
@@ -367,7 +430,7 @@ func (c *collection) begin(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.progress = p; c.again == why {
-		c.again = ""
+		c.again, c.missed = "", ""
 	}
 	s.changed()
 	return nil

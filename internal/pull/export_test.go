@@ -14,3 +14,6 @@ func (s *Sync) Hurry() {
 
 // CallsLastAtMost bounds the calls of the source.
 func (s *Sync) CallsLastAtMost(d time.Duration) { s.pace.call = d }
+
+// OwedEvery sets how often what was missed is read again.
+func (s *Sync) OwedEvery(d time.Duration) { s.pace.owed = d }

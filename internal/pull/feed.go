@@ -332,6 +332,7 @@ func (w *work) complete(ctx context.Context, p source.Priority, page *source.Pag
 		}
 		if len(l.refused) > 0 && w.owing(ctx, c, l) {
 			owes[c] = true
+			c.miss(l.reason)
 		}
 	}
 	page.Records = kept

@@ -26,6 +26,10 @@ type Config struct {
 	// Workers is how many requests of backfills and sweeps may be under way at once;
 	// default 4.
 	Workers int
+	// Current reports whether the sync is still defined as it is here. It is asked when
+	// the lock was taken, before anything is read: an engine that has waited may have
+	// been overtaken by a change. nil: nothing changes.
+	Current func(ctx context.Context) (bool, error)
 	Quotas  func() []Quota // for Status; nil: none
 	Changed func()         // called after each commit that wrote rows; must not block; nil: nobody
 	Logger  *slog.Logger   // default: none
@@ -105,6 +109,9 @@ func usual() pace {
 		doubt: 2 * time.Second, waiting: time.Second, trailing: 5 * time.Minute,
 	}
 }
+
+// ErrStale ends Run: the sync is defined otherwise by now, or not at all.
+var ErrStale = errors.New("the sync was changed meanwhile")
 
 // What ends a session.
 var (

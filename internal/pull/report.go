@@ -96,6 +96,10 @@ func (c *collection) status() Collection {
 			out.Rate = float64(c.progress.Records-min(c.before, c.progress.Records)) / took
 		}
 	}
+	if c.missed != "" && c.again == whyOwed {
+		out.State, out.Reason = Failing, "everything is read again, since changes could not be fetched: "+c.missed
+		out.NextAt = c.owedAt()
+	}
 	for _, t := range tasks {
 		if t.streak == 0 {
 			continue

@@ -16,8 +16,9 @@ import (
 	"lockstep/source"
 )
 
-// Run reads until ctx ends, and then returns nil. Whatever fails is tried again; see
-// [Sync.Status]. It may be called again when it has returned, not while it runs.
+// Run reads until ctx ends, and then returns nil, or until the sync was changed, and
+// then returns [ErrStale]. Whatever fails is tried again; see [Sync.Status]. It may be
+// called again when it has returned, not while it runs.
 func (s *Sync) Run(ctx context.Context) error {
 	defer s.become(Starting, "")
 	fails := steps(s.pace.retry, s.pace.retryMax)
@@ -26,6 +27,9 @@ func (s *Sync) Run(ctx context.Context) error {
 		err := s.session(ctx)
 		if ctx.Err() != nil || err == nil || errors.Is(err, errPaused) || errors.Is(err, errNews) {
 			continue
+		}
+		if errors.Is(err, ErrStale) {
+			return err
 		}
 		if time.Since(began) > s.pace.retryMax {
 			fails.Reset()
@@ -99,6 +103,9 @@ func (s *Sync) session(ctx context.Context) error {
 		return cause(ctx, err)
 	}
 	defer release()
+	if err := s.current(ctx); err != nil {
+		return cause(ctx, err)
+	}
 	denials := steps(s.pace.denied, s.pace.denyMax)
 	for {
 		if err := s.admit(ctx, denials); err != nil {
@@ -135,7 +142,22 @@ func (s *Sync) lock(ctx context.Context) (release func(), err error) {
 	if err == nil {
 		s.become(Starting, "")
 	}
+	if errors.Is(err, lockstep.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrStale, err)
+	}
 	return release, err
+}
+
+// current returns [ErrStale] when the sync is defined otherwise by now.
+func (s *Sync) current(ctx context.Context) error {
+	if s.config.Current == nil {
+		return nil
+	}
+	same, err := s.config.Current(ctx)
+	if err == nil && !same {
+		err = fmt.Errorf("sync %q: %w", s.config.Name, ErrStale)
+	}
+	return err
 }
 
 // admit waits until the API takes the credential.

@@ -11,8 +11,8 @@ import (
 // Wait returns when everything is in Postgres that was in the API when it was called
 // and that the API could show by then: a poll of every feed has begun after the call
 // and behind its settling time, and was read to its end; collections without a feed
-// were read once more, unless the API computes them; during the first backfill, when
-// that is complete. Collections that the credential may not see do not count.
+// were read once more, unless the API computes them; during the first backfill, or one
+// that reads what was missed, when that is complete. Collections that the credential may not see do not count.
 //
 // Errors: [lockstep.ErrConflict] at once when the sync is paused or a person must act;
 // [lockstep.ErrUnavailable] while another engine works on it; ctx's.
@@ -66,8 +66,9 @@ func (s *Sync) met(since time.Time) (met bool, next time.Time, err error) {
 	for _, c := range s.work.collections {
 		switch {
 		case c.blocked():
-		case c.progress.First.IsZero():
+		case c.lags():
 			met = false
+			c.want(since)
 		case c.feed == nil && !c.Virtual && c.readAt.Before(since):
 			met = false
 			c.want(since)
@@ -119,6 +120,14 @@ func (c *collection) want(at time.Time) {
 		c.asked = at
 		c.poke()
 	}
+}
+
+// lags reports whether there may be more in the API than feeds tell of: before the
+// first backfill's end, and where everything is read again because something was
+// missed. The caller holds s.mu.
+func (c *collection) lags() bool {
+	p := c.progress
+	return p.First.IsZero() || !p.Done && p.Why != whyAsked || c.again != "" && c.again != whyAsked
 }
 
 // blocked reports whether a person must act for this collection. The caller holds s.mu.

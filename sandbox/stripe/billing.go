@@ -1,6 +1,7 @@
 package stripe
 
 import (
+	"reflect"
 	"strconv"
 	"time"
 )
@@ -179,15 +180,17 @@ func updateSubscription(q *request) (any, *Error) {
 		return nil, err
 	}
 	t := q.tx()
+	edited := false
 	for _, element := range list {
 		if item, _ := element.(doc); item["id"] != nil {
-			t.editItem(item)
+			edited = t.editItem(item) || edited
 		}
 	}
 	for _, o := range orders {
 		t.item(r.id, o)
 	}
-	return q.edit(r, func(d doc) {
+	told := q.s.events.n
+	d, err := q.edit(r, func(d doc) {
 		d["items"] = q.s.itemsOf(r.id)
 		switch at := q.params["cancel_at"].(type) {
 		case int64:
@@ -202,20 +205,26 @@ func updateSubscription(q *request) (any, *Error) {
 			d["canceled_at"], d["cancel_at"] = nil, nil
 		}
 	})
+	if edited && q.s.events.n == told {
+		t.tell("customer.subscription.updated", r) // of an item that it does not show
+	}
+	return d, err
 }
 
-// editItem changes or deletes an item that a subscription's update names.
-func (t *tx) editItem(item doc) {
+// editItem changes or deletes an item that a subscription's update names. It reports
+// whether that made a difference.
+func (t *tx) editItem(item doc) bool {
 	r, err := t.s.get("subscription_item", text(item["id"]))
 	if err != nil {
-		return
+		return false
 	}
 	if item["deleted"] == true {
 		t.remove(r)
-		return
+		return true
 	}
+	before := r.doc()
 	price, _ := t.s.get("price", text(item["price"]))
-	t.change(r, func(d doc) {
+	after := t.change(r, func(d doc) {
 		if n, ok := item["quantity"].(int64); ok {
 			d["quantity"] = n
 		}
@@ -224,6 +233,7 @@ func (t *tx) editItem(item doc) {
 		}
 		_ = t.s.assign("subscription_item", d, doc{"metadata": orDoc(item["metadata"])})
 	})
+	return !reflect.DeepEqual(before, after)
 }
 
 func orDoc(v any) any {
@@ -273,10 +283,17 @@ func listItems(q *request) (any, *Error) {
 	return q.listOf(q.s.tables["subscription_item"].kind, "/v1/subscription_items?subscription="+id, nil)
 }
 
-// refreshItems brings the items in a subscription up to date.
+// refreshItems brings the items in a subscription up to date after one of them has
+// changed. The subscription has, also when it does not show that one.
 func (t *tx) refreshItems(subscription string) {
-	if r, err := t.s.get("subscription", subscription); err == nil {
-		t.change(r, func(d doc) { d["items"] = t.s.itemsOf(subscription) })
+	r, err := t.s.get("subscription", subscription)
+	if err != nil {
+		return
+	}
+	told := t.s.events.n
+	t.change(r, func(d doc) { d["items"] = t.s.itemsOf(subscription) })
+	if t.s.events.n == told {
+		t.tell("customer.subscription.updated", r)
 	}
 }
 
@@ -310,8 +327,9 @@ func updateItem(q *request) (any, *Error) {
 	}
 	t := q.tx()
 	q.params["id"] = r.id
-	t.editItem(q.params)
-	t.refreshItems(text(r.doc()["subscription"]))
+	if t.editItem(q.params) {
+		t.refreshItems(text(r.doc()["subscription"]))
+	}
 	return r.doc(), nil
 }
 

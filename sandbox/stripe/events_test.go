@@ -53,6 +53,31 @@ func TestAWriteMakesItsEventWithWhatWasBefore(t *testing.T) {
 	}
 }
 
+func TestAChangeOfAnItemThatASubscriptionDoesNotShowIsAnEvent(t *testing.T) {
+	t.Parallel()
+	a := open(t, stripe.Options{Customers: -1, Version: newest, Unlimited: true})
+	customer, product := a.post("/v1/customers", "name=Ana")["id"].(string), a.post("/v1/products", "name=Tea")["id"].(string)
+	price := a.post("/v1/prices", "currency=usd&unit_amount=500&recurring[interval]=month&product="+product)["id"].(string)
+	form := "customer=" + customer
+	for i := range 12 {
+		form += fmt.Sprintf("&items[%d][price]=%s", i, price)
+	}
+	sub := a.post("/v1/subscriptions", form)["id"].(string)
+	items := a.all("/v1/subscription_items?subscription=" + sub)
+	hidden := items[len(items)-1]["id"].(string)
+	for i, update := range []struct{ path, form string }{
+		{"/v1/subscription_items/" + hidden, "quantity=7"},
+		{"/v1/subscriptions/" + sub, "items[0][id]=" + hidden + "&items[0][quantity]=8"},
+	} {
+		for range 2 { // the second time nothing changes
+			a.post(update.path, update.form)
+			if got := data(a.get("/v1/events?type=customer.subscription.updated")); len(got) != i+1 {
+				t.Errorf("%s %s: %d events, want %d", update.path, update.form, len(got), i+1)
+			}
+		}
+	}
+}
+
 func TestTheEventLogTellsTheWholeStory(t *testing.T) {
 	t.Parallel()
 	a := open(t, stripe.Options{Customers: -1, Version: newest, Unlimited: true})

@@ -261,12 +261,12 @@ type found struct {
 // markHash is how many characters at the end of a mark are its hash.
 const markHash = 13
 
-// mark is an entry's identity: its time, and a hash of its id, and of its time where
-// one id changes again and again.
+// mark is an entry's identity: its time, and a hash of its id; of all of it where it is
+// the record itself, which may change twice within what the API's clock tells apart.
 func (p *pass) mark(raw json.RawMessage, at time.Time) string {
 	id := p.feed.ID.text(raw)
 	if p.feed.Kind != "log" {
-		id = p.of.ID.t.fill(&scope{record: raw}) + "@" + p.feed.Time.Path.text(raw)
+		id = p.of.ID.t.fill(&scope{record: raw}) + "@" + string(raw)
 	}
 	hash := strconv.FormatUint(hashOf([]byte(id)), 36)
 	return strconv.FormatInt(at.Unix(), 36) + strings.Repeat("0", markHash-len(hash)) + hash

@@ -20,6 +20,7 @@ type row struct {
 	id      string
 	at      time.Time
 	visible time.Time
+	note    string
 }
 
 // table is an API with pages by number over a list that moves.
@@ -58,7 +59,7 @@ func (a *table) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	const size = 10
 	data := []object{}
 	for _, one := range found[min(len(found), size*(page-1)):min(len(found), size*page)] {
-		data = append(data, object{"id": one.id, "updated": one.at.UTC().Format(time.RFC3339)})
+		data = append(data, object{"id": one.id, "updated": one.at.UTC().Format(time.RFC3339), "note": one.note})
 	}
 	write(w, object{"data": data})
 }
@@ -104,6 +105,28 @@ func TestUpdatedReadsManyRowsOfOneTime(t *testing.T) {
 		t.Errorf("%d requests for 10 pages", n)
 	}
 	got, _ = poll(t, s, "thing", at)
+	want(t, "again", got)
+}
+
+// A row that changes again within the second in which it was read has the same time.
+func TestUpdatedSeesTheSecondChangeOfASecond(t *testing.T) {
+	t.Parallel()
+	api := &table{}
+	f := serve(t, api.ServeHTTP)
+	s := open(t, f, updated)
+	at := begin(t, s, "thing")
+	now := time.Now().Truncate(time.Second)
+	for _, note := range []string{"draft", "open", "merged"} {
+		api.mu.Lock()
+		api.rows = []row{{id: "a", at: now, note: note}, {id: "b", at: now}}
+		api.mu.Unlock()
+		var got []string
+		got, at = poll(t, s, "thing", at)
+		if len(got) == 0 || got[0] != "a" || len(got) > 1 && note != "draft" {
+			t.Errorf("after %s came %v", note, got)
+		}
+	}
+	got, _ := poll(t, s, "thing", at)
 	want(t, "again", got)
 }
 
