@@ -18,7 +18,7 @@ import (
 // openRealtime prepares the protocol of Supabase Realtime over the logs.
 func (e *Engine) openRealtime(context.Context) (func() error, error) {
 	e.realtime = realtime.New(realtime.Config{
-		Log: e.realtimeLog, Database: e.realtimeDatabase, Types: e.columnTypes, Keys: e.keyColumns, Moving: e.moving, Authorize: e.authorizeReader,
+		Log: e.realtimeLog, Database: e.realtimeDatabase, Types: e.columnTypes, Keys: e.keyColumns, Moving: e.moving, Authorize: e.authorizeReader, Open: e.tokens.Open,
 		Logger: e.Logger.With(obs.KeyStage, "realtime"),
 	})
 	return nil, nil
@@ -101,13 +101,20 @@ func (e *Engine) authorizeReader(_ context.Context, token string) (realtime.Clai
 // columnTypes returns the name of each column's type, of a domain that of its base.
 func (e *Engine) columnTypes(ctx context.Context, name, schema, table string) (map[string]string, error) {
 	const query = `
-		SELECT a.attname::text, coalesce(b.typname, t.typname)::text
-		FROM pg_attribute a
-		JOIN pg_class c ON c.oid = a.attrelid
-		JOIN pg_namespace n ON n.oid = c.relnamespace
-		JOIN pg_type t ON t.oid = a.atttypid
-		LEFT JOIN pg_type b ON b.oid = t.typbasetype
-		WHERE n.nspname = $1::text AND c.relname = $2::text AND a.attnum > 0 AND NOT a.attisdropped`
+		WITH RECURSIVE base (attname, oid) AS (
+			SELECT a.attname, a.atttypid
+			FROM pg_attribute a
+			JOIN pg_class c ON c.oid = a.attrelid
+			JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE n.nspname = $1::text AND c.relname = $2::text AND a.attnum > 0 AND NOT a.attisdropped
+			UNION ALL
+			SELECT b.attname, t.typbasetype
+			FROM base b
+			JOIN pg_type t ON t.oid = b.oid AND t.typtype = 'd'
+		)
+		SELECT b.attname::text, t.typname::text
+		FROM base b
+		JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd'`
 	types := map[string]string{}
 	err := e.eachColumn(ctx, name, query, schema, table, func(column, kind string) { types[column] = kind })
 	return types, err

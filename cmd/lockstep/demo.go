@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"net"
@@ -110,7 +110,7 @@ and two simulated accounts mirrored into it while they live: Stripe and GitHub
 }
 
 //go:embed demo.yml
-var demoYAML []byte
+var demoFiles embed.FS
 
 // demoConfig reads the demo's configuration. Of the environment it takes only where
 // Postgres is: nobody's own settings are to be in the way.
@@ -126,7 +126,11 @@ func demoConfig(dir string, a *accounts, s streams) (*config.Config, error) {
 		value, ok := values[name]
 		return value, ok
 	}
-	return config.Parse("demo.yml", demoYAML, configOptions(s))
+	text, err := demoFiles.ReadFile("demo.yml")
+	if err != nil {
+		return nil, err
+	}
+	return config.Parse("demo.yml", text, configOptions(s))
 }
 
 // accounts are the simulated accounts that the demo mirrors, at an address of their own.

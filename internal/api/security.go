@@ -183,8 +183,9 @@ func bearer(r *http.Request) (string, error) {
 		return "", nil
 	}
 	scheme, token, _ := strings.Cut(header, " ")
-	if token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || token == "" {
+	if !strings.EqualFold(scheme, "Bearer") {
 		return "", auth.ErrUnauthenticated
 	}
-	return token, nil
+	// A bare "Bearer" is what scripts send whose variable is empty: no token.
+	return strings.TrimSpace(token), nil
 }

@@ -73,6 +73,10 @@ type Config struct {
 	// error that wraps lockstep.ErrUnavailable says that it cannot be told now. Nil: the
 	// node is open, and answers its own machine only.
 	Authorize func(ctx context.Context, token string) (Claims, error)
+	// Open reports whether anybody may come in without a token, which may change as tokens
+	// are made; the node then answers its own machine only, and Authorize is asked with
+	// what the caller shows, if anything. Nil: as long as Authorize is nil.
+	Open func() bool
 	// AllowedOrigins are the origins of pages that may connect besides the node's own,
 	// such as https://app.example.com; a * stands for any characters of a name. A lone *
 	// allows every page, where tokens are asked for.
@@ -127,6 +131,10 @@ func (l Limits) withDefaults() Limits {
 func (c Config) withDefaults() Config {
 	if c.Database == nil {
 		c.Database = func(params url.Values) string { return params.Get("database") }
+	}
+	if c.Open == nil {
+		authorize := c.Authorize
+		c.Open = func() bool { return authorize == nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -39,3 +39,18 @@ func Join(payload []byte) (string, error) {
 	}
 	return j.response(j.ids()), nil
 }
+
+// AttachedAfterLeaving has a channel attach to its feed that was left while it replayed,
+// and returns how many channels the feed has then.
+func AttachedAfterLeaving(s *Server) (int, error) {
+	f, err := s.feed("")
+	if err != nil {
+		return 0, err
+	}
+	c := &channel{gone: true, feed: f}
+	c.sub = &subscription{channel: c}
+	c.attach(f.log.Last().Seq + 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.subs), nil
+}

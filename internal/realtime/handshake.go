@@ -143,7 +143,7 @@ func refuse(w http.ResponseWriter, status int, text string) {
 // checkOrigin refuses what a page of another site makes a browser send, and without
 // tokens all that does not come from this machine.
 func (s *Server) checkOrigin(r *http.Request) error {
-	if s.config.Authorize == nil {
+	if s.config.Open() {
 		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && !loopback(hostname(local.String())) {
 			return errors.New("without API tokens this node answers to its own machine only; create a token (lockstep token create)")
 		}
@@ -171,7 +171,7 @@ func (s *Server) allows(origin, host string) bool {
 	}
 	// What a page of the same machine may do, any program there may; a developer's page
 	// is served from another port.
-	if s.config.Authorize == nil && loopback(u.Hostname()) {
+	if s.config.Open() && loopback(u.Hostname()) {
 		return true
 	}
 	for _, allowed := range s.config.AllowedOrigins {
@@ -184,7 +184,7 @@ func (s *Server) allows(origin, host string) bool {
 
 // allowsAll reports whether every page may. That is so only where tokens are asked for.
 func (s *Server) allowsAll() bool {
-	return s.config.Authorize != nil && slices.Contains(s.config.AllowedOrigins, "*")
+	return !s.config.Open() && slices.Contains(s.config.AllowedOrigins, "*")
 }
 
 // like matches an origin with a pattern, in which the first * stands for any characters

@@ -235,3 +235,11 @@ func TestASlowSocketIsClosedAndDelaysNobody(t *testing.T) {
 		t.Errorf("%d bytes wait after the end", n)
 	}
 }
+
+func TestAChannelThatWasLeftDoesNotAttach(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	if n, err := realtime.AttachedAfterLeaving(r.server); err != nil || n != 0 {
+		t.Errorf("the feed has %d channels (%v); want none", n, err)
+	}
+}

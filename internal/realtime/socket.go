@@ -89,7 +89,7 @@ func (s *socket) end(code websocket.StatusCode, reason string) {
 		defer timer.Stop()
 		select {
 		case <-s.quiet:
-			println("close", conn.Close(code, reason).Error()) // a client that is gone has closed, too
+			_ = conn.Close(code, reason) // a client that is gone has closed, too
 		case <-timer.C:
 			_ = conn.CloseNow() // as above
 		}

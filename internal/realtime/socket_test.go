@@ -119,6 +119,37 @@ func TestAnOpenNodeAnswersItsOwnMachineOnly(t *testing.T) {
 	}
 }
 
+func TestANodeMayBeOpenAndCeaseToBe(t *testing.T) {
+	t.Parallel()
+	var closed atomic.Bool
+	r := newRig(t, func(c *realtime.Config) {
+		c.AllowedOrigins = []string{"*"}
+		c.Open = func() bool { return !closed.Load() }
+		c.Authorize = func(ctx context.Context, token string) (realtime.Claims, error) {
+			if !closed.Load() {
+				return realtime.Claims{Read: true}, nil
+			}
+			return scopes(ctx, token)
+		}
+	})
+	evil := http.Header{"Origin": {"https://evil.example"}}
+	c, _, err := r.dial("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.join("realtime:room", `{}`)
+	if _, response, err := r.dial("", evil); err == nil || response.StatusCode != 403 {
+		t.Errorf("a foreign page at an open node: %v", err)
+	}
+	closed.Store(true)
+	if _, response, err := r.dial("", nil); err == nil || response.StatusCode != 401 {
+		t.Errorf("without a token: %v", err)
+	}
+	if _, _, err := r.dial("apikey=reader", evil); err != nil {
+		t.Errorf("an allowed page, with a token: %v", err)
+	}
+}
+
 func TestPagesThatAreAllowedMayPost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *realtime.Config) { c.Authorize = scopes; c.AllowedOrigins = []string{"*"} })
@@ -208,7 +239,10 @@ func TestLimitsOfASocket(t *testing.T) {
 	if reason := c.answer("error"); !strings.Contains(reason, "ChannelRateLimitReached") {
 		t.Errorf("reason %s", reason)
 	}
-	c.write(`["1","1","realtime:0","broadcast",{"x":"` + strings.Repeat("x", 20_000) + `"}]`)
+	// One byte too long, so that all of it is read before the end: bytes that come after
+	// it would make the network drop what the server still says.
+	const frame = `["1","1","realtime:0","broadcast",""]`
+	c.write(frame[:len(frame)-2] + strings.Repeat("x", 10_001-len(frame)) + `"]`)
 	if end := c.closed(); end.Code != websocket.StatusMessageTooBig {
 		t.Errorf("closed with %v", end)
 	}
