@@ -43,7 +43,7 @@ func syncConditions(o Options) []string {
 		"the sandbox alone: pages asked for one after the other, as a sync does, and dropped: no sync of one collection can be faster on these cores",
 		fmt.Sprintf("within limits: Stripe's own, counted in the sandbox's log from a second after the first page of the list, so without the burst that begins it, to the last; %d customers; at most %s for each way", o.withinLimits(), limitedTime),
 		fmt.Sprintf("changes: %d, half of them new customers, two a second at uneven times, from before the owner's request to the notification of a trigger on the table; polled each 500 ms, within Stripe's limits", o.changes()),
-		"at rest: the end of the WAL before and after a sweep of all customers, less that of the node alone for as long; without full-page images, so that it does not matter when the last checkpoint was; no row of the mirror may have been written",
+		"at rest: the end of the WAL before and after a sweep of all customers, less that of the node alone for as long; without full-page images and autovacuum, which come by chance; no row of the mirror may have been written",
 	}
 }
 

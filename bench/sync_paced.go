@@ -68,7 +68,7 @@ func syncPaced(ctx context.Context, l *lab) (figures []Figure, err error) {
 			share, refused = append(share, s), append(refused, r)
 		}
 		figures = append(figures, figure(w.of, "share of the allowed requests", "", share).atLeast(.95, "at least 0.95"),
-			figure(w.of, "answers 429", "", refused).below(1, "0"))
+			figure(w.of, "answers 429", "requests", refused).below(1, "0"))
 	}
 	changes, err := n.changed(ctx, a)
 	return append(figures, changes...), err

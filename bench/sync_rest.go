@@ -22,12 +22,10 @@ const (
 // atRest measures how much WAL is written when what has not changed is looked at again.
 func (f *filling) atRest(ctx context.Context, n *node) ([]Figure, error) {
 	// What Postgres does once after so many new rows is done before.
-	if _, err := f.db.Exec(ctx, `VACUUM (FREEZE, ANALYZE) `+mirrored); err != nil {
+	if _, err := f.db.Exec(ctx, `VACUUM (FREEZE, ANALYZE)`); err != nil {
 		return nil, err
 	}
-	// What is written besides on the first touch of a page after a checkpoint would hide
-	// everything else.
-	if err := f.images(ctx, "off"); err != nil {
+	if err := f.upkeep(ctx, "off"); err != nil {
 		return nil, err
 	}
 	// What the node writes once, it writes before.
@@ -63,7 +61,7 @@ func (f *filling) atRest(ctx context.Context, n *node) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.images(ctx, "on"); err != nil {
+	if err := f.upkeep(ctx, "on"); err != nil {
 		return nil, err
 	}
 	const of = "at rest, nothing has changed"
@@ -75,9 +73,12 @@ func (f *filling) atRest(ctx context.Context, n *node) ([]Figure, error) {
 	}, nil
 }
 
-// images says whether Postgres writes full-page images.
-func (f *filling) images(ctx context.Context, state string) error {
-	for _, sql := range []string{`ALTER SYSTEM SET full_page_writes = ` + state, `SELECT pg_reload_conf()`, `CHECKPOINT`} {
+// upkeep says whether Postgres vacuums by itself, and writes an image of each page that
+// is touched first after a checkpoint: both would hide what a sweep writes.
+func (f *filling) upkeep(ctx context.Context, state string) error {
+	for _, sql := range []string{
+		`ALTER SYSTEM SET autovacuum = ` + state, `ALTER SYSTEM SET full_page_writes = ` + state, `SELECT pg_reload_conf()`, `CHECKPOINT`,
+	} {
 		if _, err := f.db.Exec(ctx, sql); err != nil {
 			return err
 		}

@@ -73,6 +73,7 @@ type Engine struct {
 	mirrored   *mirrored
 	syncs      *syncs.Set
 	realtime   *realtime.Server
+	events     *eventSource
 	shown      shownConsumers
 	examined   examination
 	node       Node
@@ -102,7 +103,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){
-		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openPumps, e.openBackfills, e.openSyncs, e.openRealtime,
+		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openPumps, e.openBackfills, e.openSyncs, e.openRealtime, e.openEvents,
 	} {
 		closer, err := open(ctx)
 		if closer != nil {
@@ -199,7 +200,7 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 // stages lists what runs, in the order in which it stops.
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages := []stage.Stage{e.realtimeStage(), {Name: "http", Run: server, Grace: 15 * time.Second}}
-	stages = append(stages, e.syncStage())
+	stages = append(stages, e.eventStage(), e.syncStage())
 	stages = append(stages, e.pumpStage(), e.backfillStage(), e.doctorStage())
 	for _, d := range e.databases {
 		stages = append(stages, d.stages()...)

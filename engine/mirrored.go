@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"lockstep/internal/deliver"
 	"lockstep/internal/syncs"
@@ -19,17 +20,30 @@ import (
 // mirrored knows which tables are mirrors of collections. It remembers that in the
 // data directory: a change of a mirrored table may be delivered long before the
 // database says again whose it is, or after the sync was deleted.
+//
+// Of what another node mirrors it learns from the database: a table that it does not
+// know is looked up once, before its first change is passed over.
 type mirrored struct {
 	path string
 
 	mu     sync.RWMutex
 	tables map[tableName]syncs.Table
+	none   map[tableName]bool // what was looked up, and is no mirror
+	lookUp func(ctx context.Context, database string) ([]syncs.Table, error)
+	retry  time.Time // nothing is looked up before
 }
+
+const (
+	// lookUpWait bounds the look for a table. Delivery waits for it.
+	lookUpWait = 2 * time.Second
+	// lookUpAgain is how long nothing is looked up in a database that did not answer.
+	lookUpAgain = 10 * time.Second
+)
 
 type tableName struct{ database, schema, table string }
 
 func openMirrored(dir string) (*mirrored, error) {
-	m := &mirrored{path: filepath.Join(dir, "mirrored.json"), tables: map[tableName]syncs.Table{}}
+	m := &mirrored{path: filepath.Join(dir, "mirrored.json"), tables: map[tableName]syncs.Table{}, none: map[tableName]bool{}}
 	data, err := os.ReadFile(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -70,15 +84,48 @@ func (m *mirrored) name(_ context.Context, t syncs.Table) error {
 		return fmt.Errorf("remember that %s.%s is a mirror: %w", t.Schema, t.Name, err)
 	}
 	m.tables[key] = t
+	delete(m.none, key)
 	return nil
+}
+
+// learn has tables that are not known looked up.
+func (m *mirrored) learn(lookUp func(ctx context.Context, database string) ([]syncs.Table, error)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lookUp = lookUp
 }
 
 // find says whose mirror a table is.
 func (m *mirrored) find(database, schema, table string) (deliver.Mirrored, bool) {
+	key := tableName{database, schema, table}
 	m.mu.RLock()
-	defer m.mu.RUnlock()
-	t, ok := m.tables[tableName{database, schema, table}]
+	t, ok := m.tables[key]
+	known := ok || m.none[key] || m.lookUp == nil || time.Now().Before(m.retry)
+	m.mu.RUnlock()
+	if !known {
+		t, ok = m.search(key)
+	}
 	return deliver.Mirrored{SyncID: t.SyncID, Sync: t.Sync, Provider: t.Provider, Collection: t.Collection}, ok
+}
+
+// search looks a table up.
+func (m *mirrored) search(key tableName) (t syncs.Table, found bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpWait) // nobody's: it is found out for all
+	defer cancel()
+	list, err := m.lookUp(ctx, key.database)
+	for _, one := range list {
+		if err == nil {
+			err = m.name(ctx, one)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.retry = time.Now().Add(lookUpAgain)
+	}
+	t, found = m.tables[key]
+	m.none[key] = !found && err == nil
+	return t, found
 }
 
 // prefixes are what stands before the colon of the collections that are mirrored.

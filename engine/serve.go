@@ -69,6 +69,8 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Backfills: backfillCalls{e},
 		Syncs:     e.syncs,
 		Realtime:  e.realtime,
+		Events:    e.events,
+		Origins:   e.cfg.CORS,
 		Kinds:     sentKinds{},
 		Sending:   sending{e.pumps},
 		Providers: e.prefixes,

@@ -40,6 +40,7 @@ func (e *Engine) openSyncs(context.Context) (func() error, error) {
 		c.File = append(c.File, syncDefinition(s))
 	}
 	e.syncs = syncs.New(c)
+	e.mirrored.learn(e.syncs.Tables)
 	if err := obs.RegisterSyncs(e.registry, e.observedSyncs); err != nil {
 		return nil, fmt.Errorf("declare the metrics of syncs: %w", err)
 	}

@@ -21,9 +21,11 @@ type cli struct {
 
 	Serve      serveCmd      `cmd:"" help:"Run a node."`
 	Demo       demoCmd       `cmd:"" help:"Run everything once, with a load and workers: no configuration needed."`
+	Init       initCmd       `cmd:"" help:"Make what Lockstep needs in a database."`
 	Doctor     doctorCmd     `cmd:"" help:"Check everything that a node needs, and say what to do about what is wrong."`
 	Validate   validateCmd   `cmd:"" help:"Check a configuration and tell everything that is wrong."`
 	Tail       tailCmd       `cmd:"" help:"Follow changes as they come."`
+	Listen     listenCmd     `cmd:"" help:"Forward changes to a program on this machine as a webhook does, and show them."`
 	Consumer   consumerCmd   `cmd:"" help:"Look at consumers, make them, take and settle changes."`
 	Sync       syncCmd       `cmd:"" help:"Look at syncs, make them, pause them, wait for them."`
 	Verify     verifyCmd     `cmd:"" help:"Compare an API with its tables."`

@@ -77,10 +77,10 @@ func (a *API) admitSubscriber(rt Route, r *http.Request) (auth.Identity, error) 
 	}
 	if plain := r.URL.Query().Get("ticket"); plain != "" && rt.Method == http.MethodGet {
 		t, err := a.tickets.find(plain, time.Now())
-		if err != nil {
-			return auth.Identity{}, err
+		if err == nil {
+			err = a.stillGood(t)
 		}
-		return t.issuer, nil
+		return t.issuer, err
 	}
 	plain, err := bearer(r)
 	if err != nil {

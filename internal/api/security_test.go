@@ -20,6 +20,7 @@ func matrix() map[string]string {
 		"GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
 		"GET /v1/consumers/{id}/attempts": "read", "POST /v1/consumers/{id}/test": "write", "POST /v1/consumers/{id}/replay": "write",
+		"GET /events": "peek", "OPTIONS /events": "none", "POST /v1/events/tickets": "peek",
 		"GET /openapi.json": "none", "GET /docs": "none", "GET /docs/docs.css": "none", "GET /docs/docs.js": "none",
 	}
 	for route, need := range map[string]string{
@@ -103,7 +104,7 @@ func try(n *node, rt api.Route, token string) response {
 	if rt.Method == http.MethodPost || rt.Method == http.MethodPatch {
 		body = `{"nonsense":1}`
 	}
-	options := []string{"X-None: 1"}
+	options := []string{"X-Consumer-Id: orders"}
 	if token != "nobody" {
 		options = append(options, "Authorization: Bearer "+token)
 	}

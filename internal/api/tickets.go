@@ -199,9 +199,22 @@ func (a *API) allowsPage(origin, host string) bool {
 	if a.tokens.Open() && auth.Loopback(u.Hostname()) {
 		return true
 	}
-	return slices.ContainsFunc(a.origins, func(allowed string) bool {
-		return strings.EqualFold(strings.TrimSuffix(allowed, "/"), u.Scheme+"://"+u.Host)
-	}) || a.allowsAnyPage()
+	for _, allowed := range a.origins {
+		if allowed != "*" && sameOrigin(strings.ToLower(allowed), strings.ToLower(u.Scheme+"://"+u.Host)) {
+			return true
+		}
+	}
+	return a.allowsAnyPage()
+}
+
+// sameOrigin compares an origin with one of the configuration, in which the first *
+// stands for any characters of the host's name or port.
+func sameOrigin(allowed, origin string) bool {
+	before, behind, pattern := strings.Cut(allowed, "*")
+	if !pattern {
+		return allowed == origin
+	}
+	return len(origin) > len(before)+len(behind) && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, behind)
 }
 
 // allowsAnyPage reports whether every page may; only where tokens are asked for.

@@ -45,14 +45,15 @@ func borders() map[string][]string {
 		"internal/suggest":     {},
 		"internal/pgdb":        {"internal/obs"},
 		"internal/realtime":    {"internal/obs"},
+		"internal/events":      {"internal/obs"},
 		"internal/stage":       {},
 		"internal/stream":      {"internal/obs"},
-		"internal/api":         {"internal/auth", "internal/deliver", "internal/filter", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "source"},
+		"internal/api":         {"internal/auth", "internal/deliver", "internal/events", "internal/filter", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "source"},
 		"internal/demo":        {"client", "internal/pgdb"},
 		"internal/pgdb/pgtest": {"internal/obs", "internal/pgdb"},
 		"engine":               {"internal"},
 		"bench":                {"client", "engine", "internal"},
-		"cmd":                  {"bench", "client", "engine", "internal", "sandbox", "source"},
+		"cmd":                  {"bench", "client", "engine", "internal", "sandbox", "sink", "source"}, // sink: lockstep listen
 	}
 }
 

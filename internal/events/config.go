@@ -40,12 +40,6 @@ type logOf[R Reader] struct{ streamLog[R] }
 // ReadFrom implements [Log].
 func (l logOf[R]) ReadFrom(seq uint64) Reader { return l.Reader(seq) }
 
-// Table names an events table.
-type Table struct{ Schema, Name string }
-
-// String returns schema.name, for people.
-func (t Table) String() string { return t.Schema + "." + t.Name }
-
 // Config is what a [Server] works with. Functions are called concurrently.
 type Config struct {
 	// Log returns the log of a database, an error that wraps lockstep.ErrNotFound for one
@@ -64,8 +58,8 @@ type Limits struct {
 	QueueBytes int           // waiting for one session; one event always fits: 128 KiB
 	Readers    int           // that are behind the end of the log and read at a time: 4
 	Tables     int           // that are followed at a time: 64
-	Stretches  int           // that a table's index remembers: 8,192
-	Stretch    uint64        // changes that one stretch spans at first: 1,024
+	Stretches  int           // that a table's index remembers: 16,384
+	Stretch    uint64        // changes that one stretch spans at first: 256
 	Stride     uint64        // changes that a search reads backwards at a time: 65,536
 	Pause      time.Duration // before a log that cannot be read is tried again: 200ms
 }
@@ -76,8 +70,8 @@ func (l Limits) withDefaults() Limits {
 		QueueBytes: cmp.Or(l.QueueBytes, 128<<10),
 		Readers:    cmp.Or(l.Readers, 4),
 		Tables:     cmp.Or(l.Tables, 64),
-		Stretches:  cmp.Or(l.Stretches, 8<<10),
-		Stretch:    cmp.Or(l.Stretch, 1<<10),
+		Stretches:  cmp.Or(l.Stretches, 16<<10),
+		Stretch:    cmp.Or(l.Stretch, 256),
 		Stride:     cmp.Or(l.Stride, 64<<10),
 		Pause:      cmp.Or(l.Pause, 200*time.Millisecond),
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"lockstep/internal/obs"
 )
@@ -11,6 +12,10 @@ import (
 // near is how far behind a session's place a reader may be that the session joins, in
 // changes: what lies between is read for others anyway.
 const near = 20_000
+
+// gathering is how long a new reader waits for others that resume at the same time, as
+// they do after a restart: they are likely to begin near each other.
+const gathering = 5 * time.Millisecond
 
 // feed brings the rows of one table to its sessions.
 type feed struct {
@@ -42,7 +47,7 @@ func (f *feed) begin(k *Session, lastID string) {
 		if id := f.index.before(k.life, k.next); id != nil {
 			k.tell(append(appendID(nil, id), '\n'))
 		}
-		f.join(k)
+		f.join(k, gathering)
 		return
 	}
 	next, found, err := f.place(k.life, lastID)
@@ -60,7 +65,7 @@ func (f *feed) begin(k *Session, lastID string) {
 			k.untold.reason = reasonRetention
 		}
 	}
-	f.join(k)
+	f.join(k, gathering)
 }
 
 // place returns the seq behind the row with that id, or the first one that is there.
@@ -81,8 +86,8 @@ func (f *feed) place(ctx context.Context, lastID string) (next uint64, found boo
 }
 
 // join makes the session get everything from its next on: of the reader that is nearest
-// behind, or else of one of its own.
-func (f *feed) join(k *Session) {
+// behind, or else of one of its own, which begins after wait unless it is at the end.
+func (f *feed) join(k *Session, wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if k.life.Err() != nil {
@@ -95,7 +100,7 @@ func (f *feed) join(k *Session) {
 		}
 	}
 	if best == nil {
-		if best = f.start(k.next); best == nil {
+		if best = f.start(k.next, wait); best == nil {
 			return // the server stops, and this session with it
 		}
 	}
@@ -106,10 +111,13 @@ func (f *feed) join(k *Session) {
 }
 
 // start begins a reader. It returns nil when the server stops. The caller holds mu.
-func (f *feed) start(next uint64) *reader {
+func (f *feed) start(next uint64, wait time.Duration) *reader {
 	ctx, cancel := context.WithCancel(f.server.life) // it outlives whoever began it
 	r := &reader{feed: f, next: next, stop: cancel, members: map[string][]*Session{}}
-	if !f.server.spawn(func() { r.run(ctx) }) {
+	if next > f.log.Last().Seq {
+		wait = 0
+	}
+	if !f.server.spawn(func() { r.run(ctx, wait) }) {
 		cancel()
 		return nil
 	}

@@ -112,9 +112,8 @@ func (x *index) thin() {
 	}
 }
 
-// prepare makes the index one of the log as it is: it begins with the end of the log
-// when it knows nothing, or when it knows only what is long past. The caller has the
-// turn.
+// prepare makes the index begin with the end of the log when it knows nothing, or when
+// it knows only what is long past. The caller has the turn.
 func (x *index) prepare(first, end uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -123,23 +122,30 @@ func (x *index) prepare(first, end uint64) {
 		x.covered, x.stretches, x.newest = span{end, end}, nil, newest{}
 		x.grain = x.feed.server.config.Limits.Stretch
 	}
-	if x.covered.low < first {
-		x.covered.low = first
-		gone, _ := slices.BinarySearchFunc(x.stretches, first, func(s stretch, seq uint64) int {
-			if s.last < seq {
-				return -1
-			}
-			return 1
-		})
-		x.stretches = slices.Clone(x.stretches[gone:])
+	x.trim(first)
+}
+
+// trim forgets what lies before the first seq that is there. The caller holds mu.
+func (x *index) trim(first uint64) {
+	if x.covered.low >= first || x.covered.high < first {
+		return
 	}
+	x.covered.low = first
+	gone, _ := slices.BinarySearchFunc(x.stretches, first, func(s stretch, seq uint64) int {
+		if s.last < seq {
+			return -1
+		}
+		return 1
+	})
+	x.stretches = slices.Delete(x.stretches, 0, gone)
 }
 
 // candidates returns what is covered, and the stretches that may hold the id and were
 // not looked at yet, the latest first.
-func (x *index) candidates(rank uint64, done span) (covered span, list []stretch) {
+func (x *index) candidates(rank uint64, first uint64, done span) (covered span, list []stretch) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.trim(first)
 	for _, s := range slices.Backward(x.stretches) {
 		if s.mayHold(rank) && !done.holds(s) {
 			list = append(list, s)

@@ -29,8 +29,9 @@ const turnBatches = 16
 
 // run reads until ctx ends, which is when nobody is left, or until another reader has
 // taken the members over.
-func (r *reader) run(ctx context.Context) {
+func (r *reader) run(ctx context.Context, wait time.Duration) {
 	defer r.stop()
+	pause(ctx, wait)
 	for ctx.Err() == nil {
 		live, merged := r.standing()
 		var err error

@@ -14,14 +14,14 @@ func (x *index) find(ctx context.Context, id string) (seq uint64, found bool, er
 	guessed := false
 	var done span
 	for {
-		covered, list := x.candidates(rank, done)
+		first := max(x.feed.log.First(), 1)
+		covered, list := x.candidates(rank, first, done)
 		for _, s := range list {
 			if seq, found, err = x.look(ctx, s.first, s.last, id); found || err != nil {
 				return seq, found, err
 			}
 		}
 		done = covered
-		first := max(x.feed.log.First(), 1)
 		if covered.high >= end && covered.low <= first {
 			return 0, false, nil
 		}

@@ -25,7 +25,8 @@ type give struct {
 // disk.
 type desk struct {
 	consumer *deliver.Consumer
-	open     atomic.Int64 // tokens that are not settled yet
+	open     atomic.Int64  // tokens that are not settled yet
+	settled  chan struct{} // one value: open has become less
 
 	mu     sync.Mutex
 	acks   []string
@@ -35,7 +36,7 @@ type desk struct {
 }
 
 func newDesk(c *deliver.Consumer) *desk {
-	return &desk{consumer: c, nacks: map[give][]string{}, work: make(chan struct{}, 1)}
+	return &desk{consumer: c, nacks: map[give][]string{}, work: make(chan struct{}, 1), settled: make(chan struct{}, 1)}
 }
 
 func (d *desk) ack(tokens []string) {
@@ -46,7 +47,7 @@ func (d *desk) ack(tokens []string) {
 	d.acks = append(d.acks, tokens...)
 	d.mu.Unlock()
 	d.open.Add(int64(len(tokens)))
-	d.ring()
+	ring(d.work)
 }
 
 func (d *desk) nack(g give, tokens ...string) {
@@ -57,12 +58,12 @@ func (d *desk) nack(g give, tokens ...string) {
 	d.nacks[g] = append(d.nacks[g], tokens...)
 	d.mu.Unlock()
 	d.open.Add(int64(len(tokens)))
-	d.ring()
+	ring(d.work)
 }
 
-func (d *desk) ring() {
+func ring(bell chan struct{}) {
 	select {
-	case d.work <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
@@ -72,7 +73,7 @@ func (d *desk) close() {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
-	d.ring()
+	ring(d.work)
 }
 
 // settleTries bounds how long what cannot be settled is tried while the desk closes.
@@ -132,6 +133,7 @@ func (d *desk) settle(ctx context.Context, tokens []string, do func(context.Cont
 			pause = min(2*pause, time.Second)
 		}
 		d.open.Add(-int64(len(some)))
+		ring(d.settled)
 	}
 }
 

@@ -101,6 +101,7 @@ func (l *loop) serve(ctx, writes context.Context) {
 		case e := <-l.events:
 			l.handle(ctx, e)
 		case <-timer.C:
+		case <-l.desk.settled:
 		case <-look.C:
 		case <-extend.C:
 			l.extend(ctx)

@@ -110,6 +110,20 @@ func (s *Set) reconcile(ctx context.Context, pumps *sync.WaitGroup) {
 			r.cancel()
 		}
 	}
+	for _, id := range s.forget(here) {
+		if s.Keep == nil {
+			continue
+		}
+		// A consumer made anew by the same name in the configuration has the same id.
+		if err := s.Keep.Save(ctx, id, ""); err != nil {
+			s.log.WarnContext(ctx, "what is known of a destination could not be removed", obs.KeyConsumerID, id, obs.KeyError, err)
+		}
+	}
+}
+
+// forget ends the pumps of consumers that are not here any more, and returns those that
+// have ended.
+func (s *Set) forget(here map[string]bool) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, r := range s.pumps {
@@ -119,13 +133,11 @@ func (s *Set) reconcile(ctx context.Context, pumps *sync.WaitGroup) {
 		r.cancel()
 		if r.ended() {
 			delete(s.pumps, id)
-		}
-	}
-	for id := range s.books {
-		if !here[id] {
 			delete(s.books, id)
+			ids = append(ids, id)
 		}
 	}
+	return ids
 }
 
 func (s *Set) begin(ctx context.Context, c *deliver.Consumer, d deliver.Definition, pumps *sync.WaitGroup) {

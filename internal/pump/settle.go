@@ -133,9 +133,7 @@ func (l *loop) verdict(ctx context.Context, now time.Time, key uint64, it item, 
 		counts = b.failedAt(now, key, reason)
 	}
 	if !counts {
-		// Another change tries the next time: this one may be the cause.
-		release.delay = 2 * max(b.next.Sub(now), 0)
-		return release
+		return release // behind the other keys: one that is the cause is not tried again next
 	}
 	g := give{mode: deliver.Retry, delay: -1, reason: reason}
 	if after > 0 {

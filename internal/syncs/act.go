@@ -2,20 +2,30 @@ package syncs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"lockstep"
+	"lockstep/internal/pull"
 	"lockstep/internal/pull/verify"
 	"lockstep/source"
 )
 
 // Run asks for everything now instead of at its time.
-func (s *Set) Run(ctx context.Context, ref string) (View, error) {
-	return s.act(ref, func(o *opened) error { o.pull.Poll(); return nil })
+func (s *Set) Run(_ context.Context, ref string) (View, error) {
+	return s.act(ref, func(o *opened) error {
+		switch o.pull.Status().State {
+		case pull.Paused:
+			return fmt.Errorf("sync %q is paused: resume it: %w", ref, lockstep.ErrConflict)
+		case pull.Waiting:
+			return fmt.Errorf("sync %q: another engine works on it, ask that: %w", ref, lockstep.ErrUnavailable)
+		default:
+			o.pull.Poll()
+			return nil
+		}
+	})
 }
 
 // Resync reads collections from their beginning again; all of them when none is named.
@@ -62,20 +72,11 @@ func (s *Set) pausing(ctx context.Context, ref string, change func(*Definition))
 	if err := st.await(ctx, d.Name); err != nil {
 		return View{}, err
 	}
-	if err := st.switched(ctx, d); err != nil {
-		return View{}, errors.Join(err, lockstep.ErrUnavailable)
+	changed, err := st.switched(ctx, d)
+	if err != nil {
+		return View{}, err
 	}
-	r.mu.Lock()
-	r.def.Paused = d.Paused
-	o := r.open
-	r.mu.Unlock()
-	switch {
-	case o == nil:
-	case d.Paused:
-		o.pull.Pause()
-	default:
-		o.pull.Resume()
-	}
+	r.pause(d.Paused, changed)
 	return r.view(), nil
 }
 

@@ -40,11 +40,11 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 	if err := s.stores[d.Database].await(ctx, d.Name); err != nil {
 		return View{}, err
 	}
-	st, err := s.mayStore(d)
-	if err != nil {
+	if err := s.mayStore(d); err != nil {
 		return View{}, err
 	}
-	if err := st.put(ctx, d, account.Prefix()); err != nil {
+	st := s.stores[d.Database]
+	if d.UpdatedAt, err = st.put(ctx, d, account.Prefix()); err != nil {
 		return View{}, err
 	}
 	r := newRunner(s, d)
@@ -82,18 +82,17 @@ func (s *Set) complete(d *Definition) (Account, error) {
 	return account, nil
 }
 
-// mayStore checks that nobody else has the name or the schema, and returns where the
-// definition is stored.
-func (s *Set) mayStore(d Definition) (*store, error) {
+// mayStore checks that nobody else has the name or the schema.
+func (s *Set) mayStore(d Definition) error {
 	if other, err := s.find(d.Name); err == nil && other.id != d.ID {
-		return nil, fmt.Errorf("there is a sync %q already, with the id %s: %w", d.Name, other.id, lockstep.ErrConflict)
+		return fmt.Errorf("there is a sync %q already, with the id %s: %w", d.Name, other.id, lockstep.ErrConflict)
 	}
 	for _, r := range s.list() {
 		if o := r.definition(); o.ID != d.ID && o.Database == d.Database && o.Schema == d.Schema {
-			return nil, fmt.Errorf("the schema %s belongs to the sync %q: give this one a schema of its own: %w", d.Schema, o.Name, lockstep.ErrConflict)
+			return fmt.Errorf("the schema %s belongs to the sync %q: give this one a schema of its own: %w", d.Schema, o.Name, lockstep.ErrConflict)
 		}
 	}
-	return s.stores[d.Database], nil
+	return nil
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
@@ -152,14 +151,26 @@ func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) e
 	if err != nil {
 		return View{}, err
 	}
-	before := r.definition()
+	st := s.stores[r.definition().Database]
+	// What is changed, and whose names and schemas are taken, is known when they have
+	// been loaded; and another node may have changed it since.
+	if err := st.await(ctx, r.definition().Name); err != nil {
+		return View{}, err
+	}
+	row, there, err := st.one(ctx, r.id)
+	if err != nil {
+		return View{}, errors.Join(err, lockstep.ErrUnavailable)
+	}
+	if !there {
+		return View{}, fmt.Errorf("sync %q: %w", ref, lockstep.ErrNotFound)
+	}
+	before := row.definition
 	d := before
 	d.Collections = slices.Clone(d.Collections)
 	if err := change(&d); err != nil {
 		return View{}, err
 	}
-	d.ID, d.ManagedBy, d.CreatedAt = before.ID, before.ManagedBy, before.CreatedAt
-	d.UpdatedAt = time.Now().UTC().Truncate(time.Microsecond)
+	d.ID, d.ManagedBy, d.CreatedAt, d.Paused = before.ID, before.ManagedBy, before.CreatedAt, before.Paused
 	if d.Database != before.Database || d.Schema != before.Schema || d.Provider != before.Provider {
 		return View{}, fmt.Errorf("sync %q: provider, database and schema cannot be changed: make another sync: %w", before.Name, lockstep.ErrConflict)
 	}
@@ -167,26 +178,14 @@ func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) e
 	if err != nil {
 		return View{}, err
 	}
-	// Whose names and schemas are taken is known when they have been loaded.
-	if err := s.stores[d.Database].await(ctx, d.Name); err != nil {
+	if err := s.mayStore(d); err != nil {
 		return View{}, err
 	}
-	st, err := s.mayStore(d)
-	if err != nil {
+	if d.UpdatedAt, err = st.put(ctx, d, account.Prefix()); err != nil {
 		return View{}, err
 	}
-	if err := st.put(ctx, d, account.Prefix()); err != nil {
-		return View{}, err
-	}
-	if err := r.halt(ctx); err != nil {
-		return View{}, err
-	}
-	next := newRunner(s, d)
-	s.mu.Lock()
-	s.runners[d.ID] = next
-	s.mu.Unlock()
-	s.start(next)
-	return next.view(), nil
+	r.follow(stored{definition: d})
+	return r.view(), nil
 }
 
 // Delete ends a sync and forgets it. Its tables stay: they may be all that is left of
@@ -203,16 +202,13 @@ func (s *Set) Delete(ctx context.Context, ref string) error {
 	if err := st.await(ctx, d.Name); err != nil {
 		return err
 	}
-	if err := r.halt(ctx); err != nil {
-		return err
-	}
+	ctx = context.WithoutCancel(ctx) // who hangs up must not leave it stopped and there
+	r.halt(ctx)
 	if err := mirror.Forget(ctx, st.target.Pool, d.ID); err != nil {
-		s.start(r)
+		s.revive(r)
 		return errors.Join(err, lockstep.ErrUnavailable)
 	}
-	s.mu.Lock()
-	delete(s.runners, d.ID)
-	s.mu.Unlock()
+	s.drop(r)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ type runner struct {
 	open   *opened       // nil while it is not
 	stop   func()        // nil while it does not run
 	done   chan struct{} // closed when it has ended
+	anew   func()        // has it opened again; nil while it does not run
 }
 
 // opened is a sync that is at work, or waits for another engine.
@@ -55,6 +57,52 @@ func (r *runner) remember(old Definition) {
 	r.def.Paused, r.def.CreatedAt, r.def.UpdatedAt = old.Paused, old.CreatedAt, old.UpdatedAt
 }
 
+// stamp notes when what is stored of it was changed last.
+func (r *runner) stamp(changed time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.def.UpdatedAt = changed
+}
+
+// pause stops it from asking the API, or lets it go on.
+func (r *runner) pause(paused bool, changed time.Time) { //nolint:revive // it sets what the sync is, and does nothing else by it
+	r.mu.Lock()
+	r.def.Paused, r.def.UpdatedAt = paused, changed
+	o := r.open
+	r.mu.Unlock()
+	switch {
+	case o == nil:
+	case paused:
+		o.pull.Pause()
+	default:
+		o.pull.Resume()
+	}
+}
+
+// follow goes on as the sync is stored now.
+func (r *runner) follow(row stored) {
+	d := row.definition
+	r.mu.Lock()
+	same := r.def.ManagedBy == managedByFile || row.err == nil && r.broken == nil && alike(r.def, d)
+	if !same {
+		r.def, r.broken, r.state, r.reason = d, row.err, pull.Starting, ""
+		if r.anew != nil {
+			r.anew()
+		}
+	}
+	r.mu.Unlock()
+	if same {
+		r.pause(d.Paused, d.UpdatedAt)
+	}
+}
+
+// alike reports whether two definitions differ in nothing but when they were changed
+// and whether they are paused.
+func alike(a, b Definition) bool {
+	a.Paused, a.CreatedAt, a.UpdatedAt = b.Paused, b.CreatedAt, b.UpdatedAt
+	return reflect.DeepEqual(a, b)
+}
+
 // begin reports whether it was not running.
 func (r *runner) begin(stop func()) bool {
 	r.mu.Lock()
@@ -73,20 +121,33 @@ func (r *runner) ended() {
 	close(r.done)
 }
 
-// halt ends it and waits until it has ended.
-func (r *runner) halt(ctx context.Context) error {
+// cancel ends it, and returns what is closed when it has ended; nil: it does not run.
+func (r *runner) cancel() <-chan struct{} {
 	r.mu.Lock()
-	stop, done := r.stop, r.done
-	r.mu.Unlock()
-	if stop == nil {
+	defer r.mu.Unlock()
+	if r.stop == nil {
 		return nil
 	}
-	stop()
+	r.stop()
+	return r.done
+}
+
+// haltWait is how long a sync gets to end. What it writes after it was removed is
+// refused.
+const haltWait = 10 * time.Second
+
+// halt ends it and waits for that.
+func (r *runner) halt(ctx context.Context) {
+	done := r.cancel()
+	if done == nil {
+		return
+	}
+	late := time.NewTimer(haltWait)
+	defer late.Stop()
 	select {
 	case <-done:
-		return nil
+	case <-late.C:
 	case <-ctx.Done():
-		return fmt.Errorf("stop sync %q: %w", r.definition().Name, context.Cause(ctx))
 	}
 }
 
@@ -100,7 +161,7 @@ func (r *runner) working() (*opened, error) {
 	reason := r.reason
 	switch {
 	case r.broken != nil:
-		return nil, fmt.Errorf("sync %q: %w: %w", r.def.Name, r.broken, lockstep.ErrConflict)
+		return nil, fmt.Errorf("sync %q: %s: %w", r.def.Name, oneLine(r.broken), lockstep.ErrConflict)
 	case r.state == pull.Blocked:
 		return nil, fmt.Errorf("sync %q: %s: %w", r.def.Name, reason, lockstep.ErrConflict)
 	case reason == "":
@@ -166,31 +227,62 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-// run opens the sync and keeps it at work until ctx ends.
+// run opens the sync and keeps it at work until ctx ends, or the sync was removed.
 func (r *runner) run(ctx context.Context) {
 	said := ""
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
-		err := r.once(ctx)
-		if ctx.Err() != nil {
-			return
+		turn, end := context.WithCancel(ctx)
+		r.turns(end)
+		err := r.once(turn)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errRemoved):
+			r.set.config.Logger.InfoContext(ctx, "a sync was removed", obs.KeySync, r.definition().Name)
+			r.set.drop(r)
+		case turn.Err() != nil || errors.Is(err, pull.ErrStale):
+			r.set.config.Logger.InfoContext(ctx, "a sync was changed, and begins anew", obs.KeySync, r.definition().Name)
+			pause = firstPause / 2
+			hold(turn, pause)
+		default:
+			said = r.excuse(ctx, err, said)
+			hold(turn, pause)
 		}
-		state := pull.Failing
-		if errors.Is(err, lockstep.ErrInvalid) || errors.Is(err, lockstep.ErrConflict) {
-			state = pull.Blocked
-		}
-		r.fail(state, err)
-		if err.Error() != said {
-			said = err.Error()
-			r.set.config.Logger.ErrorContext(ctx, "a sync cannot work now", obs.KeySync, r.definition().Name, obs.KeyError, err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		end()
 	}
 }
 
-// once returns when ctx ends, or with the reason why the sync could not be opened.
+// turns notes how what is under way is begun anew.
+func (r *runner) turns(end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.anew = end
+}
+
+// hold waits for a while.
+func hold(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// excuse tells why the sync cannot work now, unless that was said before.
+func (r *runner) excuse(ctx context.Context, err error, said string) string {
+	state := pull.Failing
+	if errors.Is(err, lockstep.ErrInvalid) || errors.Is(err, lockstep.ErrConflict) {
+		state = pull.Blocked
+	}
+	r.fail(state, err)
+	if err.Error() != said {
+		r.set.config.Logger.ErrorContext(ctx, "a sync cannot work now", obs.KeySync, r.definition().Name, obs.KeyError, err)
+	}
+	return err.Error()
+}
+
+// once returns when ctx ends, or with the reason why the sync could not be opened, or
+// is not as it was opened any more.
 func (r *runner) once(ctx context.Context) error {
 	o, err := r.prepare(ctx)
 	if err != nil {
@@ -213,18 +305,56 @@ func (r *runner) once(ctx context.Context) error {
 	return fmt.Errorf("sync %q has ended: %w", r.definition().Name, lockstep.ErrUnavailable)
 }
 
-func (r *runner) prepare(ctx context.Context) (*opened, error) {
+// errRemoved says that a sync made by API was deleted, perhaps by another node.
+var errRemoved = errors.New("the sync was removed")
+
+// settle returns the definition that the sync works by: of one made by API what is
+// stored now, which another node may have changed.
+func (r *runner) settle(ctx context.Context, st *store) (Definition, error) {
 	d := r.definition()
-	if r.broken != nil {
-		return nil, r.broken
+	if d.ManagedBy == managedByFile {
+		return d, nil
+	}
+	row, there, err := st.one(ctx, r.id)
+	switch {
+	case err != nil:
+		return d, err
+	case !there:
+		return d, errRemoved
+	}
+	r.mu.Lock()
+	r.def, r.broken = row.definition, row.err
+	r.mu.Unlock()
+	return row.definition, row.err
+}
+
+// current reports whether the sync is stored as it was when it was opened.
+func (r *runner) current(st *store, d Definition) func(context.Context) (bool, error) {
+	if d.ManagedBy == managedByFile {
+		return nil
+	}
+	return func(ctx context.Context) (bool, error) {
+		row, there, err := st.one(ctx, r.id)
+		return there && row.err == nil && alike(row.definition, d), err
+	}
+}
+
+func (r *runner) prepare(ctx context.Context) (*opened, error) {
+	st := r.set.stores[r.definition().Database]
+	d, err := r.settle(ctx, st)
+	if err != nil {
+		return nil, err
 	}
 	account, problems := r.set.config.Resolve(d)
 	if len(problems) > 0 {
 		return nil, &DefinitionError{Name: d.Name, Problems: problems}
 	}
-	st := r.set.stores[d.Database]
-	if err := st.put(ctx, d, account.Prefix()); err != nil {
-		return nil, err
+	if d.ManagedBy == managedByFile {
+		changed, err := st.put(ctx, d, account.Prefix())
+		if err != nil {
+			return nil, err
+		}
+		r.stamp(changed)
 	}
 	connection, err := account.Open(d, tokens{st, d})
 	if err != nil {
@@ -244,7 +374,7 @@ func (r *runner) prepare(ctx context.Context) (*opened, error) {
 	}
 	p := pull.New(pull.Config{
 		Name: d.Name, Provider: account.Prefix(), Source: connection.Source, Mirror: m, Collections: account.Collections(), Every: d.Every,
-		Quotas: connection.Quotas, Logger: log,
+		Current: r.current(st, d), Quotas: connection.Quotas, Logger: log,
 	})
 	return &opened{pull: p, mirror: m, account: account, connection: connection}, nil
 }

@@ -25,7 +25,8 @@ type Config struct {
 	Targets []Target
 	// Resolve finds the account of a definition, or says what its provider does not like.
 	Resolve func(d Definition) (Account, []Problem)
-	// Named is told which table belongs to which collection, before there is a row in it.
+	// Named is told which table belongs to which collection: of what this node mirrors
+	// before there is a row in it, of what others do soon.
 	Named func(ctx context.Context, t Table) error
 	// Settled waits until the consumer has acked everything that is in the database now.
 	Settled func(ctx context.Context, database, consumer string) error
@@ -147,6 +148,7 @@ func (s *Set) openStore(ctx context.Context, st *store) {
 		err := s.load(ctx, st)
 		if err == nil {
 			close(st.ready)
+			s.watch(ctx, st)
 			return
 		}
 		if ctx.Err() == nil && err.Error() != said {
@@ -178,12 +180,15 @@ func (s *Set) load(ctx context.Context, st *store) error {
 	if err != nil {
 		return err
 	}
+	if err := s.learn(ctx, st); err != nil {
+		return err
+	}
 	if err := s.adoptFile(ctx, st, stored); err != nil {
 		return err
 	}
 	for _, row := range stored {
 		if row.definition.ManagedBy != managedByFile {
-			s.adopt(ctx, st, row)
+			s.adopt(ctx, row)
 		}
 	}
 	for _, r := range s.list() {
@@ -196,18 +201,19 @@ func (s *Set) load(ctx context.Context, st *store) error {
 
 // adopt takes in a sync that was made by API. One whose credential cannot be read is
 // there all the same, and says why it does not run.
-func (s *Set) adopt(ctx context.Context, st *store, row stored) {
+func (s *Set) adopt(ctx context.Context, row stored) *runner {
 	r := newRunner(s, row.definition)
 	if row.err != nil {
 		s.config.Logger.ErrorContext(ctx, "a stored sync cannot be opened", obs.KeySync, row.definition.Name, obs.KeyError, row.err)
 		r.broken = row.err
 	}
-	r.def.Database = st.target.Name
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, there := s.runners[row.definition.ID]; !there {
-		s.runners[row.definition.ID] = r
+	if known, there := s.runners[row.definition.ID]; there {
+		return known
 	}
+	s.runners[row.definition.ID] = r
+	return r
 }
 
 // adoptFile notes the syncs of the configuration in the database, and takes from it
@@ -228,7 +234,7 @@ func (s *Set) adoptFile(ctx context.Context, st *store, rows []stored) error {
 			r.fail(pull.Blocked, &DefinitionError{Name: d.Name, Problems: problems})
 			continue
 		}
-		err := st.put(ctx, r.definition(), account.Prefix())
+		changed, err := st.put(ctx, r.definition(), account.Prefix())
 		if errors.Is(err, lockstep.ErrConflict) {
 			r.fail(pull.Blocked, err)
 			continue
@@ -236,6 +242,7 @@ func (s *Set) adoptFile(ctx context.Context, st *store, rows []stored) error {
 		if err != nil {
 			return err
 		}
+		r.stamp(changed)
 	}
 	return nil
 }
@@ -260,11 +267,23 @@ func (s *Set) takeOver(ctx context.Context, st *store, r *runner, rows []stored)
 	return nil
 }
 
-func (s *Set) has(id string) bool {
+func (s *Set) has(id string) bool { return s.runner(id) != nil }
+
+// runner returns the sync with that id; nil: there is none.
+func (s *Set) runner(id string) *runner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.runners[id]
-	return ok
+	return s.runners[id]
+}
+
+// drop forgets a sync that is not defined any more, and ends it.
+func (s *Set) drop(r *runner) {
+	s.mu.Lock()
+	if s.runners[r.id] == r {
+		delete(s.runners, r.id)
+	}
+	s.mu.Unlock()
+	r.cancel()
 }
 
 // start lets a sync run, if Work does.
@@ -282,6 +301,17 @@ func (s *Set) start(r *runner) {
 	s.work.Go(func() {
 		defer r.ended()
 		r.run(ctx)
+	})
+}
+
+// revive starts a sync again that is about to end.
+func (s *Set) revive(r *runner) {
+	done := r.cancel()
+	s.work.Go(func() {
+		if done != nil {
+			<-done
+		}
+		s.start(r)
 	})
 }
 

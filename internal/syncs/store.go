@@ -55,18 +55,78 @@ func (st *store) loaded() bool {
 	}
 }
 
-func (st *store) load(ctx context.Context) ([]stored, error) {
+// load returns everything that is stored.
+func (st *store) load(ctx context.Context) ([]stored, error) { return st.read(ctx, nil) }
+
+// one returns what is stored of one sync; false: nothing.
+func (st *store) one(ctx context.Context, id string) (stored, bool, error) {
+	list, err := st.read(ctx, &id)
+	if err != nil || len(list) == 0 {
+		return stored{}, false, err
+	}
+	return list[0], true, nil
+}
+
+func (st *store) read(ctx context.Context, id *string) ([]stored, error) {
 	const query = `
 		SELECT id::text, name, provider, schema, definition, credential, paused, managed_by, created_at, updated_at
 		FROM lockstep.sync
+		WHERE $1::uuid IS NULL OR id = $1::uuid
 		ORDER BY name`
-	rows, err := st.target.Pool.Query(ctx, query)
+	rows, err := st.target.Pool.Query(ctx, query, id)
 	if err != nil {
 		return nil, fmt.Errorf("read the syncs of database %s: %w", st.target.Name, err)
 	}
 	list, err := pgx.CollectRows(rows, st.scan)
 	if err != nil {
 		return nil, fmt.Errorf("read the syncs of database %s: %w", st.target.Name, err)
+	}
+	return list, nil
+}
+
+// revision is what a change of a stored definition changes.
+type revision struct {
+	at        time.Time
+	managedBy string
+}
+
+// revisions returns those of all that is stored, by id.
+func (st *store) revisions(ctx context.Context) (map[string]revision, error) {
+	rows, err := st.target.Pool.Query(ctx, "SELECT id::text, updated_at, managed_by FROM lockstep.sync")
+	if err != nil {
+		return nil, fmt.Errorf("look for changed syncs of database %s: %w", st.target.Name, err)
+	}
+	all := map[string]revision{}
+	var id string
+	var one revision
+	_, err = pgx.ForEachRow(rows, []any{&id, &one.at, &one.managedBy}, func() error {
+		all[id] = one
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for changed syncs of database %s: %w", st.target.Name, err)
+	}
+	return all, nil
+}
+
+// tables returns which tables the syncs of the database have.
+func (st *store) tables(ctx context.Context) ([]Table, error) {
+	const query = `
+		SELECT s.id::text, s.name, s.provider, s.schema, c.table_name, s.provider || ':' || c.collection
+		FROM lockstep.sync s
+		JOIN lockstep.sync_state c ON c.sync_id = s.id
+		WHERE c.table_name <> ''`
+	rows, err := st.target.Pool.Query(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("read which tables of database %s are mirrors: %w", st.target.Name, err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Table, error) {
+		t := Table{Database: st.target.Name}
+		err := row.Scan(&t.SyncID, &t.Sync, &t.Provider, &t.Schema, &t.Name, &t.Collection)
+		return t, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read which tables of database %s are mirrors: %w", st.target.Name, err)
 	}
 	return list, nil
 }
@@ -106,33 +166,40 @@ func (st *store) scan(row pgx.CollectableRow) (stored, error) {
 
 func credentialOf(id string) string { return "credential of sync " + id }
 
-// put stores a definition, new or changed. In the table the provider is the prefix of
-// its collections: of provider rest the API's own name.
-func (st *store) put(ctx context.Context, d Definition, prefix string) error {
+// put stores a definition, new or changed, and returns when it was changed last.
+// Whether it is paused is only stored of a new one. In the table the provider is the
+// prefix of its collections: of provider rest the API's own name.
+func (st *store) put(ctx context.Context, d Definition, prefix string) (changed time.Time, err error) {
 	const upsert = `
-		INSERT INTO lockstep.sync AS s (id, name, provider, schema, definition, credential, paused, managed_by)
-		VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (id) DO UPDATE
-		SET name = excluded.name, provider = excluded.provider, schema = excluded.schema, definition = excluded.definition,
-		    credential = excluded.credential, paused = excluded.paused, managed_by = excluded.managed_by, updated_at = now()
-		WHERE (s.name, s.provider, s.schema, s.definition, s.paused, s.managed_by) IS DISTINCT FROM
-		      (excluded.name, excluded.provider, excluded.schema, excluded.definition, excluded.paused, excluded.managed_by)
-		   OR (s.credential IS NULL) <> (excluded.credential IS NULL) OR $9`
+		WITH put AS (
+			INSERT INTO lockstep.sync AS s (id, name, provider, schema, definition, credential, paused, managed_by)
+			VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8)
+			ON CONFLICT (id) DO UPDATE
+			SET name = excluded.name, provider = excluded.provider, schema = excluded.schema, definition = excluded.definition,
+			    credential = excluded.credential, managed_by = excluded.managed_by, updated_at = clock_timestamp()
+			WHERE (s.name, s.provider, s.schema, s.definition, s.managed_by) IS DISTINCT FROM
+			      (excluded.name, excluded.provider, excluded.schema, excluded.definition, excluded.managed_by)
+			   OR (s.credential IS NULL) <> (excluded.credential IS NULL) OR $9
+			RETURNING updated_at
+		)
+		SELECT updated_at FROM put
+		UNION ALL
+		SELECT updated_at FROM lockstep.sync WHERE id = $1::uuid AND NOT EXISTS (SELECT FROM put)`
 	body := d // without what has a column of its own
 	body.ID, body.Name, body.Schema, body.Database, body.ManagedBy, body.Paused = "", "", "", "", "", false
 	body.CreatedAt, body.UpdatedAt = time.Time{}, time.Time{}
 	definition, err := json.Marshal(body)
 	if err != nil {
-		return fmt.Errorf("sync %q: %w", d.Name, err)
+		return changed, fmt.Errorf("sync %q: %w", d.Name, err)
 	}
 	var sealed []byte
 	if d.ManagedBy != managedByFile {
 		if sealed, err = st.seal(d); err != nil {
-			return err
+			return changed, err
 		}
 	}
-	_, err = st.target.Pool.Exec(ctx, upsert, d.ID, d.Name, prefix, d.Schema, definition, sealed, d.Paused, d.ManagedBy, sealed != nil)
-	return st.refused(d, err)
+	err = st.target.Pool.QueryRow(ctx, upsert, d.ID, d.Name, prefix, d.Schema, definition, sealed, d.Paused, d.ManagedBy, sealed != nil).Scan(&changed)
+	return changed, st.refused(d, err)
 }
 
 func (st *store) seal(d Definition) ([]byte, error) {
@@ -157,16 +224,21 @@ func (st *store) refused(d Definition, err error) error {
 	return fmt.Errorf("store sync %q: %w", d.Name, err)
 }
 
-// switched stores whether a sync is paused.
-func (st *store) switched(ctx context.Context, d Definition) error {
+// switched stores whether a sync is paused, and returns when that was.
+func (st *store) switched(ctx context.Context, d Definition) (changed time.Time, err error) {
 	const update = `
 		UPDATE lockstep.sync
-		SET paused = $2, updated_at = now()
-		WHERE id = $1::uuid`
-	if _, err := st.target.Pool.Exec(ctx, update, d.ID, d.Paused); err != nil {
-		return fmt.Errorf("store whether sync %q is paused: %w", d.Name, err)
+		SET paused = $2, updated_at = clock_timestamp()
+		WHERE id = $1::uuid
+		RETURNING updated_at`
+	err = st.target.Pool.QueryRow(ctx, update, d.ID, d.Paused).Scan(&changed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return changed, fmt.Errorf("sync %q: %w", d.Name, lockstep.ErrNotFound)
 	}
-	return nil
+	if err != nil {
+		return changed, fmt.Errorf("store whether sync %q is paused: %w", d.Name, errors.Join(err, lockstep.ErrUnavailable))
+	}
+	return changed, nil
 }
 
 // releaseWait is how long another engine gets to let go of a sync.

@@ -105,11 +105,14 @@ func (t *targets) load(ctx context.Context, c *conn, n name, m *sink.Message) (*
 	if err := t.guard(ctx, c, one); err != nil {
 		return nil, err
 	}
-	one.index(t.config)
 	if err := t.checkColumns(one); err != nil {
 		return nil, err
 	}
-	return one, t.keyOf(ctx, c, one)
+	if err := t.keyOf(ctx, c, one); err != nil {
+		return nil, err
+	}
+	one.index(t.config)
+	return one, nil
 }
 
 func (t *targets) columnsOf(ctx context.Context, c *conn, n name) ([]column, error) {

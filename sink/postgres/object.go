@@ -95,8 +95,7 @@ func endOf(text []byte, at int) int {
 			at++
 			continue
 		default:
-			at += max(bytes.IndexAny(text[at:], " \n\t\r,:\"{}[]"), 0) // at least one other follows in an object
-			if depth == 0 {
+			if at = literalEnd(text, at); depth == 0 {
 				return at
 			}
 			continue
@@ -109,6 +108,18 @@ func endOf(text []byte, at int) int {
 		}
 	}
 	return -1
+}
+
+// literalEnd returns the end of a number, true, false or null.
+func literalEnd(text []byte, at int) int {
+	for at < len(text) {
+		switch text[at] {
+		case ' ', '\n', '\t', '\r', ',', ':', '"', '{', '}', '[', ']':
+			return at
+		}
+		at++
+	}
+	return at
 }
 
 // quoted returns the end of the JSON string that begins at text[at].

@@ -115,17 +115,17 @@ func (p *pool) connect(ctx context.Context) (*conn, error) {
 		return nil, p.judgeConnect(ctx, err)
 	}
 	if _, err := pg.Exec(ctx, p.settings).ReadAll(); err != nil {
-		p.drop(&conn{PgConn: pg})
+		p.drop(ctx, &conn{PgConn: pg})
 		return nil, p.judgeConnect(ctx, err)
 	}
 	return &conn{PgConn: pg, prepared: map[string]string{}, fresh: true}, nil
 }
 
 // give takes a connection back, or what is left of it.
-func (p *pool) give(c *conn) {
+func (p *pool) give(ctx context.Context, c *conn) {
 	c.fresh = false
 	if c.IsClosed() {
-		p.drop(c)
+		p.drop(ctx, c)
 	} else {
 		p.mu.Lock()
 		p.idle = append(p.idle, c)
@@ -135,9 +135,9 @@ func (p *pool) give(c *conn) {
 }
 
 // drop ends a connection and remembers it until its socket is closed.
-func (p *pool) drop(c *conn) {
+func (p *pool) drop(ctx context.Context, c *conn) {
 	if !c.IsClosed() {
-		ended, cancel := context.WithCancel(context.Background())
+		ended, cancel := context.WithCancel(ctx)
 		cancel() // does not wait for the server
 		_ = c.Close(ended)
 	}
@@ -156,13 +156,13 @@ func (p *pool) drop(c *conn) {
 
 // dropIdle ends the connections that nobody uses: they lead to a server that is not
 // the right one any more.
-func (p *pool) dropIdle() {
+func (p *pool) dropIdle(ctx context.Context) {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle = nil
 	p.mu.Unlock()
 	for _, c := range idle {
-		p.drop(c)
+		p.drop(ctx, c)
 	}
 }
 
@@ -178,7 +178,7 @@ func (p *pool) end(ctx context.Context) error {
 		select {
 		case p.free <- struct{}{}:
 		case <-ctx.Done():
-			p.dropIdle()
+			p.dropIdle(ctx)
 			return p.refusal(sink.Retry, "closed while a call was under way", context.Cause(ctx))
 		}
 	}

@@ -160,8 +160,8 @@ func (p *Postgres) Write(ctx context.Context, messages []sink.Message) (int, err
 	if len(messages) == 0 {
 		return 0, nil
 	}
-	w := &writing{p: p, messages: messages, errs: make([]error, len(messages)), failed: map[uint64]bool{}}
-	defer w.release()
+	w := &writing{p: p, messages: messages, errs: make([]error, len(messages)), failed: map[uint64]int{}}
+	defer w.release(ctx)
 	w.run(ctx)
 	return w.result()
 }
@@ -173,7 +173,7 @@ func (p *Postgres) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.pool.give(c)
+	defer p.pool.give(ctx, c)
 	if templated(p.config.Table) {
 		return nil
 	}

@@ -30,8 +30,7 @@ var errElsewhere = errors.New("the connection leads to another server than it di
 
 // judgeConnect makes an error of a failed connect.
 func (p *pool) judgeConnect(ctx context.Context, err error) *sink.Error {
-	var from *pgconn.PgError
-	if errors.As(err, &from) {
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return p.judge(ctx, err, "connect")
 	}
 	if ctx.Err() != nil {
@@ -68,10 +67,11 @@ func (p *pool) judge(ctx context.Context, err error, what string) *sink.Error {
 	}
 	kind, means, mark := meaning(from)
 	text := what + ": " + means
-	for _, named := range []struct{ label, name string }{{"constraint", from.ConstraintName}, {"column", from.ColumnName}} {
-		if named.name != "" {
-			text += ", " + named.label + " " + quote(named.name)
-		}
+	if from.ConstraintName != "" {
+		text += ", constraint " + quote(from.ConstraintName)
+	}
+	if from.ColumnName != "" {
+		text += ", column " + quote(from.ColumnName)
 	}
 	return p.refusal(kind, text+" (SQLSTATE "+from.Code+")", mark)
 }

@@ -43,11 +43,23 @@ type cell struct {
 type encoder struct {
 	p     *Postgres
 	arena []byte // texts; what has been handed out is never written again
+	slab  []cell // the same for cells
+	key   []byte
+}
+
+// cells returns room for the cells of one row.
+func (e *encoder) cells(n int) []cell {
+	if cap(e.slab)-len(e.slab) < n {
+		e.slab = make([]cell, 0, max(4096, n))
+	}
+	begin := len(e.slab)
+	e.slab = e.slab[:begin+n]
+	return e.slab[begin : begin : begin+n]
 }
 
 // row makes the row of a message. Errors are of kind Rejected and hold no data.
 func (e *encoder) row(t *target, index int, m *sink.Message) (row, error) {
-	r := row{target: t, index: index, seq: m.Seq, deed: written}
+	r := row{target: t, index: index, seq: m.Seq, deed: written, cells: e.cells(len(t.columns))}
 	if m.Action == lockstep.Delete {
 		r.deed = removed
 	}
@@ -106,6 +118,13 @@ func (e *encoder) member(t *target, r *row, m *sink.Message, quotedName, v []byt
 
 // ordered sorts cells; of members that stand twice the last counts, as in jsonb.
 func ordered(cells []cell) []cell {
+	sorted := true
+	for i := 1; i < len(cells) && sorted; i++ {
+		sorted = cells[i-1].column < cells[i].column
+	}
+	if sorted {
+		return cells
+	}
 	slices.SortStableFunc(cells, func(a, b cell) int { return a.column - b.column })
 	out := cells[:0]
 	for _, c := range cells {
@@ -148,19 +167,17 @@ func (t *target) mark(d deed, at time.Time) cell {
 
 // hash sets the hash of the key, by which rows are told apart.
 func (e *encoder) hash(t *target, r *row) error {
-	h := sha256.New()
+	e.key = e.key[:0]
 	for _, k := range t.key {
 		at, ok := slices.BinarySearchFunc(r.cells, k, func(c cell, k int) int { return c.column - k })
 		if !ok || r.cells[at].null {
 			return e.rejected(t, "the record has no value for the key column "+quote(t.columns[k].name))
 		}
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(r.cells[at].text)))
-		_, _ = h.Write(length[:])
-		_, _ = h.Write(r.cells[at].text)
+		e.key = binary.BigEndian.AppendUint64(e.key, uint64(len(r.cells[at].text)))
+		e.key = append(e.key, r.cells[at].text...)
 	}
-	var sum [sha256.Size]byte
-	copy(r.hash[:], h.Sum(sum[:0]))
+	sum := sha256.Sum256(e.key)
+	copy(r.hash[:], sum[:])
 	return nil
 }
 
@@ -213,6 +230,12 @@ func collapse(rows []row) (kept []row, merged int) {
 		return 1
 	})
 	return kept, merged
+}
+
+// like reports whether one statement writes both rows.
+func (r *row) like(other *row) bool {
+	return r.target == other.target && r.deed == other.deed && len(r.cells) == len(other.cells) &&
+		slices.EqualFunc(r.cells, other.cells, func(a, b cell) bool { return a.column == b.column })
 }
 
 // signature tells apart rows that need different statements.

@@ -90,30 +90,37 @@ func (t *target) keyNames() string {
 	return idents(list)
 }
 
-// remove deletes rows, or marks them as deleted.
+// bury notes that rows are deleted. It is a statement of its own: the one that deletes
+// waits for nothing then, and sees what those wrote whom this one waited for.
+func (t *target) bury() string {
+	if t.guard == GuardTable {
+		return t.input(nil) + t.won("now()") + "\nSELECT FROM w"
+	}
+	return fmt.Sprintf(`%s
+INSERT INTO %s AS p (target, key, seq, gone_at) SELECT %s, i.h, i.s, now() FROM i ORDER BY i.h
+ON CONFLICT (target, key) DO UPDATE SET seq = excluded.seq, gone_at = excluded.gone_at WHERE p.seq < excluded.seq`,
+		t.input(nil), t.positions, literal(t.name.String()))
+}
+
+// remove deletes the rows that bury has noted, or marks them as deleted.
 func (t *target) remove(columns []int) string {
 	same := make([]string, len(t.key))
 	for n, i := range t.key {
 		same[n] = fmt.Sprintf("t.%s = %s", quote(t.columns[i].name), t.cast(i))
 	}
 	matches := strings.Join(same, " AND ")
-	with, from := t.won("now()"), "i JOIN w ON w.key = i.h"
+	from := fmt.Sprintf("i JOIN %s p ON p.target = %s AND p.key = i.h AND p.seq = i.s", t.positions, literal(t.name.String()))
 	if t.guard == GuardColumn {
-		// The newest truncate has deleted the rest.
-		with = fmt.Sprintf(`, w AS (
-	INSERT INTO %s AS p (target, key, seq, gone_at) SELECT %s, i.h, i.s, now() FROM i ORDER BY i.h
-	ON CONFLICT (target, key) DO UPDATE SET seq = excluded.seq, gone_at = excluded.gone_at WHERE p.seq < excluded.seq
-)`, t.positions, literal(t.name.String()))
 		from, matches = "i", matches+" AND "+t.older("i.s")
 	}
 	if t.gone < 0 {
-		return fmt.Sprintf("%s%s\nDELETE FROM %s t USING %s WHERE %s", t.input(columns), with, t.name, from, matches)
+		return fmt.Sprintf("%s\nDELETE FROM %s t USING %s WHERE %s", t.input(columns), t.name, from, matches)
 	}
 	set := fmt.Sprintf("%s = %s", quote(t.columns[t.gone].name), t.cast(t.gone))
 	if t.guard == GuardColumn {
 		set += fmt.Sprintf(", %s = i.s", quote(t.columns[t.seq].name))
 	}
-	return fmt.Sprintf("%s%s\nUPDATE %s t SET %s FROM %s WHERE %s", t.input(columns), with, t.name, set, from, matches)
+	return fmt.Sprintf("%s\nUPDATE %s t SET %s FROM %s WHERE %s", t.input(columns), t.name, set, from, matches)
 }
 
 // truncate empties the table, except for what is newer than $1. It happens once.
@@ -145,9 +152,9 @@ func (t *target) truncate() string {
 	return fmt.Sprintf("%s\nUPDATE %s t SET %s = %s WHERE %s", with, t.name, quote(c.name), value, which)
 }
 
-// held is the lock of GuardColumn: writers of rows share it, and those who delete have
-// it alone. Without it a delete would not see a row that is being inserted, and that
-// one not the mark of the delete.
+// held is the target's lock: writers of rows share it, and a truncate, with GuardColumn
+// also a delete, has it alone. Without it a delete would not see a row that is being
+// inserted, and that one not the mark of the delete.
 func (t *target) held(d deed) string {
 	if d == removed {
 		return "SELECT pg_advisory_xact_lock(7301, $1::int4)"

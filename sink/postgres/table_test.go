@@ -30,7 +30,7 @@ func TestABadRowIsFoundAndHoldsItsKeyOnly(t *testing.T) {
 		7:  `{"id":7,"parent":4711}`,
 		8:  `{"id":8,"doc":{"a":"\u0000 secret"}}`,
 		9:  `{"id":9,"must":"\u0000secret"}`,
-		10: `{"id":null,"n":1}`,
+		10: `{"id":null,"n":1}`, // the change before it is written
 	}
 	for i, record := range bad {
 		key := messages[i].Key

@@ -233,7 +233,7 @@ func (t *target) index(c *Config) {
 		}
 		if col.computed || i == t.seq && !t.generic {
 			t.skipped[col.name] = true
-		} else if len(c.Columns) == 0 || declared(c, col.name) {
+		} else if len(c.Columns) == 0 || declared(c, col.name) || slices.Contains(t.key, i) {
 			t.byName[col.name] = i
 		}
 	}

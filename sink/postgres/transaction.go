@@ -38,8 +38,13 @@ func steps(rows []row) []step {
 	}
 	groups := map[*target]map[string]*group{}
 	var order []*group
+	var last *group // rows that are alike mostly stand together
 	for i := range rows {
 		r := &rows[i]
+		if last != nil && r.like(last.rows[0]) {
+			last.rows = append(last.rows, r)
+			continue
+		}
 		if groups[r.target] == nil {
 			groups[r.target] = map[string]*group{}
 		}
@@ -51,6 +56,7 @@ func steps(rows []row) []step {
 			order = append(order, g)
 		}
 		g.rows = append(g.rows, r)
+		last = g
 	}
 	slices.SortStableFunc(order, func(a, b *group) int { return -cmp.Compare(a.rows[0].deed, b.rows[0].deed) })
 	list := locks(rows)
@@ -66,23 +72,31 @@ func steps(rows []row) []step {
 			}
 			return first.target.upsert(columns, first.deed)
 		})
-		list = append(list, step{sql: sql, params: params(g.rows), binary: true, rows: len(g.rows), deed: first.deed})
+		values := params(g.rows)
+		if first.deed == removed && !first.target.generic {
+			list = append(list, step{sql: first.target.statement("bury", first.target.bury), params: values[:2], binary: true})
+		}
+		list = append(list, step{sql: sql, params: values, binary: true, rows: len(g.rows), deed: first.deed})
 	}
 	return list
 }
 
-// locks are the statements that take the locks of GuardColumn, always in one order.
+// locks are the statements that take the targets' locks, always in one order.
 func locks(rows []row) []step {
 	alone := map[*target]deed{}
 	var order []*target
 	for _, r := range rows {
-		if r.target.guard != GuardColumn {
+		if r.target.generic {
 			continue
 		}
 		if _, ok := alone[r.target]; !ok {
 			order = append(order, r.target)
 		}
-		alone[r.target] = max(alone[r.target], r.deed)
+		d := r.deed
+		if r.target.guard == GuardTable {
+			d = written // the rows of the side table are locked
+		}
+		alone[r.target] = max(alone[r.target], d)
 	}
 	slices.SortFunc(order, func(a, b *target) int { return cmp.Compare(a.lock, b.lock) })
 	list := make([]step, 0, len(order)+1)
@@ -141,10 +155,7 @@ func (t *target) truncating(m *sink.Message) []step {
 		list[0].params = append(list[0].params, []byte(m.Schema+"."+m.Table))
 		return list
 	}
-	if t.guard == GuardColumn {
-		list = slices.Insert(list, 0, step{sql: t.held(removed), params: [][]byte{t.lockText()}})
-	}
-	return list
+	return slices.Insert(list, 0, step{sql: t.held(removed), params: [][]byte{t.lockText()}})
 }
 
 // commit runs the statements in one transaction and one round trip, apart from those

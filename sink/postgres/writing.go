@@ -20,18 +20,18 @@ const (
 type writing struct {
 	p        *Postgres
 	messages []sink.Message
-	errs     []error         // nil and not done: not delivered yet
-	settled  []bool          // delivered, or failed for good
-	failed   map[uint64]bool // keys of which a change failed
-	conn     *conn           // nil: not taken yet
-	again    bool            // the connection was replaced already
-	reloaded bool            // the targets were looked up again already
+	errs     []error        // nil and not done: not delivered yet
+	settled  []bool         // delivered, or failed for good
+	failed   map[uint64]int // keys of which a change failed, and the first such
+	conn     *conn          // nil: not taken yet
+	again    bool           // the connection was replaced already
+	reloaded bool           // the targets were looked up again already
 	stopped  error
 }
 
-func (w *writing) release() {
+func (w *writing) release(ctx context.Context) {
 	if w.conn != nil {
-		w.p.pool.give(w.conn)
+		w.p.pool.give(ctx, w.conn)
 	}
 }
 
@@ -105,8 +105,8 @@ func (w *writing) broken(ctx context.Context) bool {
 		return false
 	}
 	w.again = true
-	w.p.pool.dropIdle()
-	w.p.pool.give(w.conn)
+	w.p.pool.dropIdle(ctx)
+	w.p.pool.give(ctx, w.conn)
 	w.conn = nil
 	return true
 }
@@ -146,7 +146,7 @@ func (w *writing) attempt(ctx context.Context, list []int) error {
 	}
 	kept, merged := collapse(rows)
 	if err := w.p.commit(ctx, w.conn, steps(kept)); err != nil {
-		w.demoted(err)
+		w.demoted(ctx, err)
 		return err
 	}
 	w.p.merged.Add(uint64(merged))
@@ -176,10 +176,10 @@ func (w *writing) row(ctx context.Context, e *encoder, i int, m *sink.Message) (
 }
 
 // demoted gives up the connections to a server that is no primary any more.
-func (w *writing) demoted(err error) {
+func (w *writing) demoted(ctx context.Context, err error) {
 	if errors.Is(err, errElsewhere) && !w.conn.IsClosed() {
-		w.p.pool.drop(w.conn)
-		w.p.pool.dropIdle()
+		w.p.pool.drop(ctx, w.conn)
+		w.p.pool.dropIdle(ctx)
 		w.conn.fresh = true // nothing is to be tried again in this call
 	}
 }
@@ -211,13 +211,16 @@ func (w *writing) whole(ctx context.Context, i int, m *sink.Message) error {
 func (w *writing) fail(i int, err error) {
 	w.errs[i] = err
 	w.settled[i] = true
-	w.failed[w.messages[i].Key] = true
+	key := w.messages[i].Key
+	if first, ok := w.failed[key]; !ok || i < first {
+		w.failed[key] = i
+	}
 }
 
 // held reports whether an earlier change of the message's key failed in this call: with
 // columns that it does not carry, the order of changes counts.
 func (w *writing) held(i int) bool {
-	if !w.failed[w.messages[i].Key] {
+	if first, ok := w.failed[w.messages[i].Key]; !ok || i < first {
 		return false
 	}
 	w.errs[i] = w.p.pool.refusal(sink.Retry, "an earlier change of its key was not delivered", nil)

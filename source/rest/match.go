@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,10 +88,11 @@ func parseTime(text, form string) (time.Time, error) {
 	}
 	switch form {
 	case "unix", "unix_ms":
-		var whole, part int64
+		var part int64
 		var digits int
 		number, fraction, _ := strings.Cut(text, ".")
-		if _, err := fmt.Sscan(number, &whole); err != nil {
+		whole, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
 			return time.Time{}, fmt.Errorf("%q is not a number of seconds", text)
 		}
 		for digits = range 9 {

@@ -1,0 +1,78 @@
+package nats
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"lockstep/sink"
+)
+
+// headers are the attributes of CloudEvents 1.0 in binary mode, and what JetStream
+// knows a message by.
+func headers(stream string, m *sink.Message) natsgo.Header {
+	h := natsgo.Header{
+		"Nats-Msg-Id":          {m.IdempotencyKey},
+		"Nats-Expected-Stream": {stream},
+		"content-type":         {"application/json"},
+		"ce-specversion":       {"1.0"},
+		"ce-id":                {escape(m.IdempotencyKey)},
+		"ce-source":            {"/databases/" + url.PathEscape(m.Database)},
+		"ce-type":              {escape(typeOf(m))},
+		"ce-partitionkey":      {fmt.Sprint(m.Key)},
+		"ce-sequence":          {fmt.Sprintf("%020d", m.Seq)},
+	}
+	if !m.CommitTime.IsZero() {
+		h["ce-time"] = []string{m.CommitTime.UTC().Format(time.RFC3339Nano)}
+	}
+	if s := keyText(m.PKs); s != "" {
+		h["ce-subject"] = []string{escape(s)}
+	}
+	return h
+}
+
+func typeOf(m *sink.Message) string {
+	parts := []string{"lockstep"}
+	for _, p := range []string{m.Schema, m.Table} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(append(parts, m.Action.String()), ".")
+}
+
+// keyText is the key's text; of several columns, each escaped as in a path, with
+// slashes between.
+func keyText(pks json.RawMessage) string {
+	var list []string
+	if json.Unmarshal(pks, &list) != nil {
+		return ""
+	}
+	if len(list) == 1 {
+		return list[0]
+	}
+	for i, p := range list {
+		list[i] = url.PathEscape(p)
+	}
+	return strings.Join(list, "/")
+}
+
+// escape encodes an attribute as in headers of HTTP: space, quote, percent and all that
+// is not printable ASCII.
+func escape(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c > ' ' && c < 0x7f && c != '"' && c != '%' {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+	}
+	return b.String()
+}
