@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/mirror"
+	"lockstep/internal/pgdb"
 	"lockstep/internal/pgdb/pgtest"
 	"lockstep/source"
 )
@@ -259,4 +261,28 @@ func TestARoleWithoutOriginsMirrorsAllTheSame(t *testing.T) {
 	f.want("SELECT id FROM api.customer", row("a"))
 	f.stop()
 	pgtest.Exec(t, admin, "REASSIGN OWNED BY r_"+name+" TO "+pgx.Identifier{config.User}.Sanitize(), "DROP OWNED BY r_"+name, "DROP ROLE r_"+name)
+}
+
+// Postgres has room for max_replication_slots origins: a sync that is gone must not keep
+// its own.
+func TestForgottenSyncLeavesNothingButItsTables(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, customers())
+	f.put("customer", 1, customer("a", 1, 1))
+	origin := "SELECT count(*) FROM pg_replication_origin WHERE roname = 'lockstep_sync_" + strings.ReplaceAll(f.id, "-", "") + "'"
+	f.want(origin, []string{"1"})
+	f.stop()
+	pool, err := pgdb.Open(t.Context(), f.url, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	pgtest.Eventually(t, 10*time.Second, "the sync to be forgotten", func() bool {
+		if err := mirror.Forget(t.Context(), pool, f.id); err != nil {
+			t.Fatal(err)
+		}
+		return f.query(origin)[0][0] == "0" // the session that had it may still be ending
+	})
+	f.want("SELECT count(*) FROM api.customer", []string{"1"})
+	f.want("SELECT count(*) FROM lockstep.sync", []string{"0"})
 }

@@ -187,7 +187,8 @@ func (m *Mirror) leave() { <-m.turn }
 // its state, tombstones, names and log. The mirror tables stay; a new sync of the
 // same schema takes them over.
 func Forget(ctx context.Context, pool *pgxpool.Pool, id string) error {
-	if _, err := uuid.Parse(id); err != nil {
+	parsed, err := uuid.Parse(id)
+	if err != nil {
 		return fmt.Errorf("the id of the sync %q is not a uuid: %w", id, lockstep.ErrInvalid)
 	}
 	const remove = `
@@ -198,6 +199,9 @@ func Forget(ctx context.Context, pool *pgxpool.Pool, id string) error {
 		     parked AS (DELETE FROM lockstep.sync_parked WHERE sync_id = $1::uuid)
 		DELETE FROM lockstep.sync
 		WHERE id = $1::uuid`
+	if err := dropOrigin(ctx, pool, parsed); err != nil && !isInUse(err) {
+		return fmt.Errorf("forget the replication origin of sync %s: %w", id, err)
+	}
 	if _, err := pool.Exec(ctx, remove, id); err != nil {
 		return fmt.Errorf("forget sync %s: %w", id, err)
 	}

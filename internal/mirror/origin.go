@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"lockstep/internal/obs"
 )
@@ -30,12 +32,11 @@ func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) bool {
 		FROM (SELECT CASE WHEN pg_replication_origin_oid($1::text) IS NULL
 		                  THEN pg_replication_origin_create($1::text) END) made`
 	var may bool
-	name := "lockstep_sync_" + hex.EncodeToString(m.id[:])
+	name := originOf(m.id)
 	err := conn.QueryRow(ctx, allowed).Scan(&may)
 	for tries := 0; err == nil && may; tries++ {
 		_, err = conn.Exec(ctx, adopt, name)
-		refused, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || refused.Code != "55006" || tries == 20 {
+		if !isInUse(err) || tries == 20 {
 			break
 		}
 		// The session that broke has given back the lock, and gives this back next.
@@ -47,6 +48,25 @@ func (m *Mirror) adoptOrigin(ctx context.Context, conn *pgx.Conn) bool {
 		m.log.InfoContext(ctx, "changes of this sync will show the origin user: its role may not set replication origins", obs.KeySync, m.config.Name, obs.KeyError, err)
 	}
 	return err == nil && may
+}
+
+// isInUse reports whether another session has the origin.
+func isInUse(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refused.Code == "55006"
+}
+
+func originOf(id uuid.UUID) string { return "lockstep_sync_" + hex.EncodeToString(id[:]) }
+
+// dropOrigin frees the place that a sync's origin takes. A role that may not set
+// origins has made none.
+func dropOrigin(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) error {
+	const drop = `
+		SELECT CASE WHEN has_function_privilege('pg_replication_origin_drop(text)', 'EXECUTE') THEN pg_replication_origin_drop(roname) END
+		FROM pg_replication_origin
+		WHERE roname = $1::text`
+	_, err := pool.Exec(ctx, drop, originOf(id))
+	return err
 }
 
 // stampQuery gives the transaction its commit time, and is its last statement. Of a

@@ -24,7 +24,7 @@ type Config struct {
 	// Every is the pause between polls of all feeds; 0: each collection's own.
 	Every time.Duration
 	// Workers is how many requests of backfills and sweeps may be under way at once;
-	// default 4.
+	// default 16.
 	Workers int
 	// Current reports whether the sync is still defined as it is here. It is asked when
 	// the lock was taken, before anything is read: an engine that has waited may have
@@ -66,7 +66,7 @@ type table struct {
 	parked int
 }
 
-const defaultWorkers = 4
+const defaultWorkers = 16
 
 // New returns a sync that reads nothing before Run.
 func New(config Config) *Sync {

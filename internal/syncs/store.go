@@ -257,7 +257,7 @@ func (st *store) release(ctx context.Context, d Definition) error {
 	if err != nil {
 		return fmt.Errorf("another engine works on sync %q: %w", d.Name, errors.Join(lockstep.ErrConflict, err))
 	}
-	defer unlock()
+	unlock() // its session has the replication origin, which Forget removes
 	return mirror.Forget(ctx, st.target.Pool, d.ID)
 }
 
