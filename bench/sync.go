@@ -2,7 +2,7 @@ package bench
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +15,13 @@ import (
 )
 
 //go:embed stripe.yaml
-var unlimited string
+var files embed.FS
+
+// unlimited is the spec of Stripe without its limits.
+func unlimited() (string, error) {
+	text, err := files.ReadFile("stripe.yaml")
+	return string(text), err
+}
 
 // Sync measures the mirror of a simulated Stripe account: how fast it is filled, how
 // much of the API's limits that uses, how late changes are in Postgres, and what
@@ -187,9 +193,12 @@ func (f *filling) fill(ctx context.Context, n *node) (b filled, err error) {
 	if err := f.checkpoint(ctx); err != nil {
 		return b, err
 	}
-	start := time.Now()
 	d := n.mirror(f.account, liveKey)
-	d.Provider, d.Spec, d.Collections = "rest", unlimited, nil
+	d.Provider, d.Collections = "rest", nil
+	if d.Spec, err = unlimited(); err != nil {
+		return b, err
+	}
+	start := time.Now()
 	if _, err := n.api.CreateSync(ctx, d); err != nil {
 		return b, fmt.Errorf("make the sync: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -103,6 +104,10 @@ func (e *Engine) resolve(d syncs.Definition) (syncs.Account, []syncs.Problem) {
 		message := p.Message
 		if p.Remedy != "" {
 			message += "; " + p.Remedy
+		}
+		if p.Spec != nil { // where in the spec, whatever its file is called
+			message = strings.TrimPrefix(p.Spec.String(), p.Spec.File+":")
+			message = strings.TrimSpace(message)
 		}
 		problems = append(problems, syncs.Problem{Field: p.Field, Message: message})
 	}

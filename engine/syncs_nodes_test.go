@@ -2,9 +2,11 @@ package engine_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,4 +49,19 @@ func TestAConsumerOfCollectionsIsServedByTheNodeThatWaits(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// What is wrong in a spec that comes over HTTP is told with its line and column.
+func TestASpecsFaultsAreToldWithTheirPlace(t *testing.T) {
+	n := newNode(t, pgtest.Database(t), "  []")
+	n.start()
+	spec, err := json.Marshal("name: x\nbase_url: http://127.0.0.1:1\nauth: {kind: beaer}\ncollections:\n  a: {lst: {path: /a}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, answer := n.post("/v1/syncs", `{"name":"own","provider":"rest","spec":`+string(spec)+`,"credential":{"properties":{}}}`)
+	detail, _ := answer["detail"].(string)
+	if code != http.StatusUnprocessableEntity || !strings.Contains(detail, "3:14: auth.kind") || !strings.Contains(detail, "5:7: collections.a.lst") {
+		t.Errorf("status %d, %s", code, detail)
+	}
 }

@@ -19,11 +19,12 @@ type benchCmd struct {
 	Backlog     int    `placeholder:"N" help:"Changes of a backlog, rows of a backfill, records of a sync (1000000; quick 40000)."`
 	Transaction int    `placeholder:"N" help:"Rows of the large transaction of memory (5000000; quick 100000)."`
 	Dir         string `placeholder:"DIR" help:"Where the temporary directory is made; it should lie on a disk, not in memory."`
-	CPUProfile  string `name:"cpuprofile" placeholder:"FILE" help:"Write a CPU profile of capture, deliver, consumers, backfill or sync; the node then runs in this process."`
+	CPUProfile  string `name:"cpuprofile" placeholder:"FILE" help:"Write a CPU profile of capture, deliver, send, consumers, backfill or sync; the node then runs in this process."`
 
 	All       benchAllCmd       `cmd:"" help:"Everything below, one after the other."`
 	Capture   benchCaptureCmd   `cmd:"" help:"How fast changes come out of Postgres, beside pg_recvlogical."`
 	Deliver   benchDeliverCmd   `cmd:"" help:"How fast workers take and settle changes, and the time from commit to worker."`
+	Send      benchSendCmd      `cmd:"" help:"How fast webhooks are sent, beside a bare client, streams of events to many clients, and a destination beside one that fails."`
 	Memory    benchMemoryCmd    `cmd:"" help:"Resident memory with ten consumers, one far behind, and with one large transaction."`
 	Restart   benchRestartCmd   `cmd:"" help:"How soon a killed node with a backlog delivers again."`
 	Consumers benchConsumersCmd `cmd:"" help:"What a change costs with 1 to 500 consumers."`
@@ -76,7 +77,7 @@ func (b *benchCmd) one(ctx context.Context, s streams, p printer, m measure) (er
 // apart is one for what measures a process of its own.
 func (b *benchCmd) apart(ctx context.Context, s streams, p printer, m measure) error {
 	if b.CPUProfile != "" {
-		return usageError{errors.New("--cpuprofile: this one measures a process of its own; profile capture, deliver, consumers, backfill or sync")}
+		return usageError{errors.New("--cpuprofile: this one measures a process of its own; profile capture, deliver, send, consumers, backfill or sync")}
 	}
 	return b.one(ctx, s, p, m)
 }
@@ -102,7 +103,7 @@ type benchAllCmd struct{}
 func (benchAllCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
 	b := &c.Bench
 	if b.CPUProfile != "" {
-		return usageError{errors.New("--cpuprofile: one file holds one benchmark; profile capture, deliver, consumers, backfill or sync")}
+		return usageError{errors.New("--cpuprofile: one file holds one benchmark; profile capture, deliver, send, consumers, backfill or sync")}
 	}
 	o, err := b.options(s, p)
 	if err != nil {
@@ -110,7 +111,7 @@ func (benchAllCmd) Run(ctx context.Context, c *cli, s streams, p printer) error 
 	}
 	reports := []bench.Report{}
 	var failed error
-	for _, m := range []measure{bench.Capture, bench.Deliver, bench.Memory, bench.Restart, bench.Consumers, bench.Backfill, bench.Sync} {
+	for _, m := range []measure{bench.Capture, bench.Deliver, bench.Send, bench.Memory, bench.Restart, bench.Consumers, bench.Backfill, bench.Sync} {
 		r, err := m(ctx, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -145,6 +146,13 @@ type benchDeliverCmd struct{}
 // Run measures delivery.
 func (benchDeliverCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
 	return c.Bench.one(ctx, s, p, bench.Deliver)
+}
+
+type benchSendCmd struct{}
+
+// Run measures sending.
+func (benchSendCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
+	return c.Bench.one(ctx, s, p, bench.Send)
 }
 
 type benchMemoryCmd struct{}

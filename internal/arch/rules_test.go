@@ -25,7 +25,7 @@ func borders() map[string][]string {
 		"internal/mirror":      {"internal/obs", "internal/pgdb", "source"},
 		"internal/pull":        {"internal/mirror", "internal/obs", "internal/pgdb", "source"},
 		"internal/arch":        {},
-		"examples":             {}, // as a user's program would be
+		"examples":             {"client"}, // as a user's program would be
 		"internal/auth":        {"internal/obs", "internal/pgdb"},
 		"internal/capture":     {"internal/obs", "internal/pattern", "internal/pgdb"},
 		"internal/torture":     {},
@@ -66,7 +66,7 @@ func testOnly() []string {
 // behind that border, so that it can be replaced there. No folder: tests only.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/nats-io/":             {"internal/stream"},
+		"github.com/nats-io/":             {"internal/stream", "sink/nats"},
 		"github.com/standard-webhooks/":   {"sink/webhook"},
 		"github.com/cloudevents/":         {"sink/webhook"},
 		"github.com/danielgtaylor/huma":   {"internal/api"},
@@ -106,6 +106,8 @@ func exits() map[string]string {
 	return map[string]string{
 		"internal/pgdb/pgtest/pgtest.go Main":    "it is the body of a TestMain",
 		"examples/postgres-upsert/main.go main":  "it is a program",
+		"examples/pull-go/main.go main":          "it is a program",
+		"examples/sse-browser/main.go main":      "it is a program",
 		"examples/webhook-receiver/main.go main": "it is a program",
 	}
 }

@@ -48,6 +48,8 @@ type kind struct {
 func all() []kind {
 	return []kind{
 		{name: "webhook", empty: func() any { return &webhookSettings{} }, open: openWebhook},
+		{name: "postgres", empty: func() any { return &postgresSettings{} }, open: openPostgres},
+		{name: "nats", empty: func() any { return &natsSettings{} }, open: openNATS},
 		{name: "stdout", open: openStdout},
 	}
 }

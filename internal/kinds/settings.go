@@ -37,6 +37,8 @@ func (s *span) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+func (s span) duration() time.Duration { return time.Duration(s) }
+
 // count is a whole number.
 type count int
 

@@ -58,6 +58,9 @@ func (m *Mirror) apply(ctx context.Context, c Change, groups map[string][]*readi
 			return b.result, m.settle(ctx, b)
 		}
 		b.abort(ctx)
+		if isLockTimeout(err) {
+			return Result{}, m.locked(groups, err)
+		}
 		switch hurdleOf(err) {
 		case refusedData:
 			how = max(how, careful)
@@ -73,6 +76,18 @@ func (m *Mirror) apply(ctx context.Context, c Change, groups map[string][]*readi
 			return Result{}, fmt.Errorf("apply to sync %q: gave up after %d tries: %w", m.config.Name, tries, err)
 		}
 	}
+}
+
+// locked says which tables a page has waited for.
+func (m *Mirror) locked(groups map[string][]*reading, err error) error {
+	tables := make([]string, 0, len(groups))
+	for _, collection := range slices.Sorted(maps.Keys(groups)) {
+		if t, ok := m.table(collection); ok {
+			tables = append(tables, m.config.Schema+"."+t.name)
+		}
+	}
+	return fmt.Errorf("apply to sync %q: another session holds a lock on %s, or on rows of it, for more than %s (pg_locks and pg_stat_activity tell which): %w",
+		m.config.Name, strings.Join(tables, " or "), lockPatience, err)
 }
 
 // settle does what follows a commit.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	lockPoll = 500 * time.Millisecond
 	// rejoin bounds how long a broken session is waited for that still has the lock.
 	rejoin = 10 * time.Second
+	// lockPatience is how long a page waits for a lock that somebody else has, before that
+	// is told, and others get their turn.
+	lockPatience = 5 * time.Second
 )
 
 // writer is the one session that writes. It holds the sync's lock: where the session
@@ -122,7 +126,7 @@ func (m *Mirror) connect(ctx context.Context) (*pgx.Conn, error) {
 	maps.Copy(config.RuntimeParams, map[string]string{
 		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off", "plan_cache_mode": "force_generic_plan",
 		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
-		"lock_timeout": "0", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "timezone": "UTC",
+		"lock_timeout": strconv.FormatInt(lockPatience.Milliseconds(), 10), "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "timezone": "UTC",
 	})
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -286,3 +286,27 @@ func TestForgottenSyncLeavesNothingButItsTables(t *testing.T) {
 	f.want("SELECT count(*) FROM api.customer", []string{"1"})
 	f.want("SELECT count(*) FROM lockstep.sync", []string{"0"})
 }
+
+// A page that waits for somebody's lock says so after a while, and lets other tables
+// have their turn; it may be tried again.
+func TestALockedTableIsToldAndHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, customers(), anything())
+	f.put("customer", 0, customer("a", 0, 0))
+	tx, err := f.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE api.customer IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Apply(t.Context(), mirror.Change{Collection: "customer", Records: []source.Record{customer("a", 1, 1)}, At: day(1)})
+	if err == nil || !lockstep.Retryable(err) || !strings.Contains(err.Error(), "api.customer") || !strings.Contains(err.Error(), "another session holds a lock") {
+		t.Errorf("with the table locked: %v", err)
+	}
+	f.put("thing", 1, source.Record{ID: "1", Version: day(1), Data: []byte(`{"id":"1"}`)})
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.result(f.put("customer", 1, customer("a", 1, 1)), mirror.Result{Updated: 1})
+}

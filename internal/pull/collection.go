@@ -157,7 +157,7 @@ func (c *collection) owe(why string) {
 func (c *collection) miss(reason error) {
 	s := c.w.s
 	s.mu.Lock()
-	c.missed = reason.Error()
+	c.missed = oneLine(reason)
 	if k := kindOf(reason); (k == source.Forbidden || k == source.Unauthorized) && time.Since(c.doubted) > s.pace.shut {
 		c.doubt, c.doubted = true, time.Now()
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -43,6 +44,9 @@ func kindOf(err error) source.Kind {
 	}
 	return ""
 }
+
+// oneLine is an error's text in one line: the database's driver writes several.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // course is what to do about a failure.
 type course int
@@ -165,18 +169,19 @@ func (t *task) fail(ctx context.Context, v verdict) time.Duration {
 		}
 	}
 	pause := max(v.after, t.pause.NextBackOff())
+	reason := oneLine(v.err)
 	t.s.mu.Lock()
 	if t.streak++; t.streak == 1 {
 		t.since = time.Now()
 	}
-	t.shut, t.reason, t.nextAt = v.course == shut, v.err.Error(), time.Now().Add(pause)
+	t.shut, t.reason, t.nextAt = v.course == shut, reason, time.Now().Add(pause)
 	// One failure that the next try makes good is not worth a line.
 	tell := !t.told && (t.streak > 1 || v.course == slowly || v.course == shut)
 	t.told = t.told || tell
 	t.s.changed()
 	t.s.mu.Unlock()
 	if t.name == "" {
-		t.s.become(Failing, v.err.Error())
+		t.s.become(Failing, reason)
 	}
 	if tell {
 		outcome := "failed"
@@ -184,7 +189,7 @@ func (t *task) fail(ctx context.Context, v verdict) time.Duration {
 			outcome = "blocked"
 		}
 		t.s.log.WarnContext(ctx, "a sync's "+t.kind+" fails, and is tried again", obs.KeySync, t.s.config.Name, obs.KeyCollection, t.name, obs.KeyError, v.err, obs.KeyDuration, pause)
-		t.s.note(ctx, mirror.Entry{Kind: t.kind, Collection: t.name, Outcome: outcome, Message: v.err.Error(), Payload: figures("again_in_seconds", pause.Seconds())})
+		t.s.note(ctx, mirror.Entry{Kind: t.kind, Collection: t.name, Outcome: outcome, Message: reason, Payload: figures("again_in_seconds", pause.Seconds())})
 	}
 	return pause
 }

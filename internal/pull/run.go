@@ -37,7 +37,7 @@ func (s *Sync) Run(ctx context.Context) error {
 		if errors.Is(err, lockstep.ErrFenced) {
 			s.log.WarnContext(ctx, "another engine has taken the sync over", obs.KeySync, s.config.Name)
 		} else {
-			s.become(Failing, err.Error())
+			s.become(Failing, oneLine(err))
 			s.log.WarnContext(ctx, "the sync cannot begin, and tries again", obs.KeySync, s.config.Name, obs.KeyError, err)
 		}
 		if hold(ctx, fails.NextBackOff(), s.kicked()) != nil {

@@ -204,8 +204,10 @@ func (r *runner) fail(state pull.State, err error) {
 	r.state, r.reason = state, oneLine(err)
 }
 
-// oneLine puts errors that were joined into one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// oneLine puts errors that were joined, or that the database's driver wrote, into one line.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+}
 
 func (r *runner) view() View {
 	r.mu.Lock()

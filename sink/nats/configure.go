@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,7 +119,8 @@ type view struct {
 
 // viewOf returns the view; false: the record is a row.
 func viewOf(m *sink.Message) (v view, ok bool) {
-	if m.Action.Whole() || json.Unmarshal(m.Record, &v) != nil {
+	// Few rows have such a column; the rest need no decoding.
+	if m.Action.Whole() || !bytes.Contains(m.Record, []byte(`"upstream_id"`)) || json.Unmarshal(m.Record, &v) != nil {
 		return v, false
 	}
 	return v, v.Collection != "" && v.Upstream != nil
@@ -140,24 +142,48 @@ func (n *NATS) put(template string, m *sink.Message, v view) string {
 	).Replace(template)
 }
 
+// place is what stream and subject depend on.
+type place struct {
+	database, schema, table string
+	action                  lockstep.Action
+	provider, collection    string
+}
+
+// aimed is a stream and a subject.
+type aimed struct{ stream, subject string }
+
 // aim returns the stream and the subject of a message.
-func (n *NATS) aim(m *sink.Message) (stream, subject string, err error) {
+func (n *NATS) aim(m *sink.Message) (aimed, error) {
 	if n.config.SubjectFor != nil {
-		subject, err = n.config.SubjectFor(*m)
+		subject, err := n.config.SubjectFor(*m)
 		if err != nil || subject == "" || strings.ContainsAny(subject, " \t\r\n*>") {
-			return "", "", n.refusal(sink.Rejected, "the expression gives the change no subject", err)
+			return aimed{}, n.refusal(sink.Rejected, "the expression gives the change no subject", err)
 		}
-		return n.put(n.config.Stream, m, view{}), subject, nil
+		return aimed{n.put(n.config.Stream, m, view{}), subject}, nil
 	}
-	if n.config.Subject != "" && !strings.Contains(n.config.Subject, "{provider}") && !strings.Contains(n.config.Subject, "{collection}") {
-		return n.put(n.config.Stream, m, view{}), n.put(n.config.Subject, m, view{}), nil
+	var v view
+	template := or(n.config.Subject, rowSubject)
+	if n.config.Subject == "" || strings.Contains(n.config.Subject, "{provider}") || strings.Contains(n.config.Subject, "{collection}") {
+		var ok bool
+		if v, ok = viewOf(m); ok {
+			template = or(n.config.Subject, collectionSubject)
+		}
 	}
-	template := rowSubject
-	v, ok := viewOf(m)
-	if ok {
-		template = collectionSubject
+	at := place{m.Database, m.Schema, m.Table, m.Action, v.Provider, v.Collection}
+	n.mu.Lock()
+	to, known := n.aims[at]
+	n.mu.Unlock()
+	if known {
+		return to, nil
 	}
-	return n.put(n.config.Stream, m, v), n.put(or(n.config.Subject, template), m, v), nil
+	to = aimed{n.put(n.config.Stream, m, v), n.put(template, m, v)}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.aims) > 10_000 {
+		clear(n.aims)
+	}
+	n.aims[at] = to
+	return to, nil
 }
 
 // subjects are those of a stream that is created for a message.

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -48,6 +49,9 @@ func typeOf(m *sink.Message) string {
 // keyText is the key's text; of several columns, each escaped as in a path, with
 // slashes between.
 func keyText(pks json.RawMessage) string {
+	if n := len(pks); n > 4 && bytes.HasPrefix(pks, []byte(`["`)) && bytes.HasSuffix(pks, []byte(`"]`)) && bytes.IndexByte(pks[2:n-2], '"') < 0 && bytes.IndexByte(pks, '\\') < 0 {
+		return string(pks[2 : n-2])
+	}
 	var list []string
 	if json.Unmarshal(pks, &list) != nil {
 		return ""

@@ -113,6 +113,7 @@ type NATS struct {
 
 	mu   sync.Mutex
 	link *link // nil: not connected yet
+	aims map[place]aimed
 }
 
 var _ sink.Sink = (*NATS)(nil)
@@ -125,7 +126,7 @@ func New(ctx context.Context, config Config) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &NATS{config: config, name: name}
+	n := &NATS{config: config, name: name, aims: map[place]aimed{}}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	return n, nil
 }

@@ -102,12 +102,12 @@ func (w *writing) broken() error {
 // publish publishes a message, or rejects it. An error concerns all.
 func (w *writing) publish(ctx context.Context, i int) error {
 	m := &w.messages[i]
-	stream, subject, err := w.n.aim(m)
+	to, err := w.n.aim(m)
 	if err != nil {
 		w.fail(i, err)
 		return nil
 	}
-	if err := w.stream(ctx, stream, m); err != nil {
+	if err := w.stream(ctx, to.stream, m); err != nil {
 		return err
 	}
 	w.writing.Store(true)
@@ -116,7 +116,7 @@ func (w *writing) publish(ctx context.Context, i int) error {
 		return w.n.refusal(sink.Retry, "interrupted", context.Cause(ctx))
 	}
 	// The library copies the message before it returns.
-	number, err := w.l.publish(&natsgo.Msg{Subject: subject, Header: headers(stream, m), Data: m.Body}, w.replies)
+	number, err := w.l.publish(&natsgo.Msg{Subject: to.subject, Header: headers(to.stream, m), Data: m.Body}, w.replies)
 	switch {
 	case errors.Is(err, natsgo.ErrMaxPayload):
 		w.fail(i, w.n.refusal(sink.Rejected, fmt.Sprintf("the message is larger than the server takes (%d bytes)", w.l.nc.MaxPayload()), nil))

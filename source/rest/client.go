@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -278,7 +279,11 @@ func (s *Source) broken(ctx context.Context, c call, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		reason = fmt.Sprintf("no whole answer within %s", s.timeout)
 	}
-	return &source.Error{Kind: kind, Message: s.redact(fmt.Sprintf("%s: %s did not answer as a whole: %s", c.what, s.name(), reason)), Err: err}
+	what := "did not answer as a whole"
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+		what = "cannot be reached"
+	}
+	return &source.Error{Kind: kind, Message: s.redact(fmt.Sprintf("%s: %s %s: %s", c.what, s.name(), what, reason)), Err: err}
 }
 
 func (s *Source) build(ctx context.Context, c call, target *url.URL, token string) (*http.Request, error) {

@@ -1,0 +1,244 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lockstep/client"
+)
+
+// Send measures what the node does by itself: webhooks beside a bare HTTP client,
+// streams of events to many clients, and what a destination that fails costs the
+// others.
+func Send(ctx context.Context, o Options) (Report, error) {
+	return o.run(ctx, plan{
+		name:  "send",
+		about: "webhooks and streams of events, sent by a node that is a process of its own; receivers, clients and Postgres on this machine",
+		conditions: func(o Options) []string {
+			return []string{
+				fmt.Sprintf("webhooks: %d changes of about 200 B (%d with batches of 1) from a filled stream, signed, over %d connections; acks on the disk; %d rounds",
+					o.Rows, min(o.Rows, smallBatches), connections, o.Rounds),
+				"bare client: net/http, as many connections, the bodies that the webhooks had, unsigned, to the same receiver, which finds each seq in either; both clocks include connecting",
+				fmt.Sprintf("streams: %d changes/s in transactions of %d, each change for one client by its filter; from the commit that Postgres stamps to the client that has read it", streamPace().transactions*streamPace().rows, streamPace().rows),
+				fmt.Sprintf("beside a failing destination: %d transactions/s of one row, from commit to the receiver of another webhook; the failing consumer begins at the beginning", besidePace().transactions),
+			}
+		},
+		measure: sendAll,
+	})
+}
+
+func sendAll(ctx context.Context, o Options) (figures []Figure, err error) {
+	for _, part := range []func(context.Context, *lab) ([]Figure, error){webhooks, streams, besideFailing} {
+		more, err := o.inLab(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, more...)
+	}
+	return figures, nil
+}
+
+// connections is what an endpoint is given, by webhooks and by the bare client.
+const connections = 16
+
+// signingKey signs the requests; whoever receives them here does not check it.
+const signingKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// sender is a node and an endpoint to send to.
+type sender struct {
+	*node
+	to *receiver
+}
+
+// sending starts a node, its table and an endpoint, measures and ends them.
+func (l *lab) sending(ctx context.Context, measure func(context.Context, *sender) ([]Figure, error)) (figures []Figure, err error) {
+	n, err := l.node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	if err := n.tables(ctx, 1); err != nil {
+		return nil, err
+	}
+	to, err := newReceiver()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, to.close()) }()
+	return measure(ctx, &sender{node: n, to: to})
+}
+
+// webhook makes a consumer that sends to the url.
+func (n *node) webhook(ctx context.Context, name, start, url string, size int) error {
+	settings, err := json.Marshal(map[string]any{"url": url, "secret": signingKey, "allow_private": true, "concurrency": connections})
+	if err != nil {
+		return err
+	}
+	_, err = n.api.CreateConsumer(ctx, client.Definition{
+		Name: name, Kind: "webhook", Tables: []string{"public.bench_0"}, Start: start, MaxInFlight: 20_000,
+		Batch: &client.Batching{Size: size}, Webhook: settings,
+	})
+	if err != nil {
+		return fmt.Errorf("create consumer %s: %w", name, err)
+	}
+	return nil
+}
+
+func webhooks(ctx context.Context, l *lab) ([]Figure, error) {
+	return l.sending(ctx, func(ctx context.Context, s *sender) ([]Figure, error) {
+		if err := s.insert(ctx, 1, 1, s.Rows); err != nil {
+			return nil, err
+		}
+		if err := s.captured(ctx, uint64(s.Rows)); err != nil {
+			return nil, err
+		}
+		var figures []Figure
+		for _, size := range []int{1, 100} {
+			more, err := s.webhooksOf(ctx, size)
+			if err != nil {
+				return nil, err
+			}
+			figures = append(figures, more...)
+		}
+		return figures, nil
+	})
+}
+
+// webhooksOf measures one size of batches, beside the bare client.
+func (s *sender) webhooksOf(ctx context.Context, size int) ([]Figure, error) {
+	changes := s.Rows
+	if size == 1 {
+		changes = min(changes, smallBatches)
+	}
+	s.say("send: webhooks of %d, a run that warms up and is not counted", size)
+	warm, err := s.sent(ctx, size, changes, fmt.Sprintf("warm-%d", size))
+	if err != nil {
+		return nil, err
+	}
+	var peer, ours, floor, ratio, cpu, each []float64
+	for round := range s.Rounds {
+		s.say("send: webhooks of %d, round %d", size, round+1)
+		a, err := s.bare(ctx, changes, warm.bodies)
+		if err != nil {
+			return nil, err
+		}
+		b, err := s.sent(ctx, size, changes, fmt.Sprintf("sent-%d-%d", size, round))
+		if err != nil {
+			return nil, err
+		}
+		a2, err := s.bare(ctx, changes, warm.bodies)
+		if err != nil {
+			return nil, err
+		}
+		n := float64(changes)
+		peer, ours = append(peer, n/a.Seconds(), n/a2.Seconds()), append(ours, n/b.took.Seconds())
+		floor, ratio = append(floor, a2.Seconds()/a.Seconds()), append(ratio, (a+a2).Seconds()/2/b.took.Seconds())
+		cpu, each = append(cpu, float64(b.cpu.Microseconds())/n), append(each, b.each)
+	}
+	of := fmt.Sprintf("webhooks, batches of %d, %d connections", size, connections)
+	return []Figure{
+		figure(of, "bare client", "changes/s", peer), figure(of, "lockstep", "changes/s", ours),
+		figure(of, "lockstep by bare client", "", ratio).beside(floor),
+		figure(of, "changes in one request", "changes", each), figure(of, "node, CPU", "µs/change", cpu),
+	}, nil
+}
+
+// bodiesKept is how many bodies of webhooks the bare client sends in turns.
+const bodiesKept = 256
+
+// sentRun is how long webhooks took.
+type sentRun struct {
+	took   time.Duration // from the request that makes the consumer to the last change
+	cpu    time.Duration // of the node
+	each   float64       // changes in one request
+	bodies [][]byte
+}
+
+// sent has a new consumer send changes from the beginning.
+func (s *sender) sent(ctx context.Context, size, changes int, name string) (r sentRun, err error) {
+	a := newArrivals(0, changes)
+	a.keep = bodiesKept
+	url := s.to.expect(name, a)
+	defer s.to.over(name)
+	before, err := s.cpu()
+	if err != nil {
+		return r, err
+	}
+	start := time.Now()
+	if err := s.webhook(ctx, name, "beginning", url, size); err != nil {
+		return r, err
+	}
+	if err := a.whole(ctx); err != nil {
+		return r, fmt.Errorf("consumer %s: %w", name, err)
+	}
+	r.took = time.Since(start)
+	after, err := s.cpu()
+	if err != nil {
+		return r, err
+	}
+	requests, came := a.asked()
+	r.cpu, r.each, r.bodies = after-before, float64(came)/float64(requests), a.kept()
+	return r, s.api.DeleteConsumer(ctx, name)
+}
+
+// bare posts the bodies in turns until as many changes came, as a program without a
+// node would.
+func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte) (time.Duration, error) {
+	const name = "bare"
+	a := newArrivals(0, changes)
+	a.again = untilAcks
+	url := s.to.expect(name, a)
+	defer s.to.over(name)
+	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections}
+	defer transport.CloseIdleConnections()
+	poster := &http.Client{Transport: transport, Timeout: time.Minute}
+	var turn atomic.Int64
+	start := time.Now()
+	group, posting := errgroup.WithContext(ctx)
+	for range connections {
+		group.Go(func() error {
+			for {
+				select {
+				case <-a.full:
+					return nil
+				default:
+				}
+				body := bodies[int(turn.Add(1))%len(bodies)]
+				if err := post(posting, poster, url, body); err != nil {
+					return fmt.Errorf("bare client: %w", err)
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return 0, err
+	}
+	return time.Since(start), a.whole(ctx)
+}
+
+func post(ctx context.Context, c *http.Client, url string, body []byte) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	q.Header.Set("Content-Type", "application/json")
+	answer, err := c.Do(q)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered %d", answer.StatusCode)
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
+}
