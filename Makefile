@@ -11,7 +11,7 @@ ARGS     ?=
 WITH_POSTGRES = bin=$$(scripts/postgres.sh) && LOCKSTEP_PG_BIN="$$bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage fuzz bench clean
+.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage outage fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ chaos: build ## kill, cut, fill and freeze a working node (LOCKSTEP_CHAOS_SEED, 
 
 powercut: build ## cut a node's power 20 times (LOCKSTEP_CHAOS_CUTS), 1 minute, root
 	@$(WITH_POSTGRES) LOCKSTEP_CHAOS_CUTS=$${LOCKSTEP_CHAOS_CUTS:-20} $(CHAOS) -run 'TestPowerCut$$' $(ARGS)
+
+outage: build ## let a webhook endpoint be away under load and kill the node twice (LOCKSTEP_CHAOS_OUTAGE seconds, _RATE), 7 minutes
+	@$(WITH_POSTGRES) $(CHAOS) -run 'TestOutage$$' $(ARGS)
 
 damage: build ## damage a node's files 100 times (LOCKSTEP_CHAOS_FLIPS), 5 minutes
 	@$(WITH_POSTGRES) LOCKSTEP_CHAOS_FLIPS=$${LOCKSTEP_CHAOS_FLIPS:-100} $(CHAOS) -run 'TestDamage$$' $(ARGS)

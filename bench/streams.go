@@ -22,7 +22,7 @@ const carriedWithin = time.Second
 // streams measures streams of events to growing numbers of clients, each with a filter
 // that leaves it its own changes, until the machine does not carry them any more.
 func streams(ctx context.Context, l *lab) ([]Figure, error) {
-	ladder := []int{125, 250, 500, 1000}
+	ladder := []int{30, 60, 125, 250, 500, 1000}
 	if l.Quick {
 		ladder = []int{10, 50}
 	}
@@ -136,6 +136,7 @@ func (s *sender) paced(ctx context.Context, of string, a *audience, p pace) ([]F
 		toLast: figure(of, "commit to the last client of its transaction, p99", "ms", []float64{quantileMS(a.lasts, .99)}),
 		figure(of, "resident, most", "MB", []float64{most.resident}),
 		figure(of, "node, CPU", "cores", []float64{(after - before).Seconds() / took.Seconds()}),
+		figure(of, "node, CPU by clients and changes", "µs", []float64{float64((after - before).Microseconds()) / float64(a.clients*len(a.took))}),
 	}
 	return figures, nil
 }

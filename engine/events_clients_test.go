@@ -162,13 +162,12 @@ func TestABrowserFollowsThroughAKill(t *testing.T) {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, snippet(t, "html")+`<script>
 const list = document.getElementById('list')
-const tell = () => fetch('/seen', {method: 'POST', body: [...list.children].map((item) => item.textContent).join('\\n')})
+const tell = () => fetch('/seen', {method: 'POST', body: [...list.children].map((item) => item.textContent).join('\n')})
 new MutationObserver(tell).observe(list, {childList: true})
 </script>`)
 	})
 	page.HandleFunc("POST /seen", func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		t.Logf("%s seen %q", time.Now(), body)
 		mu.Lock()
 		defer mu.Unlock()
 		if len(body) > len(seen) { // posts may overtake each other
@@ -176,13 +175,11 @@ new MutationObserver(tell).observe(list, {childList: true})
 		}
 	})
 	page.HandleFunc("GET /event-address", func(w http.ResponseWriter, r *http.Request) {
-		t.Logf("%s address", time.Now())
 		status, body := post(t, "http://"+n.server+"/v1/events/tickets", `{"consumer_id":"toto"}`)
 		if status != http.StatusCreated {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		t.Logf("%s address %d %s", time.Now(), status, body)
 		_, rest, _ := strings.Cut(body, `"ticket":"`)
 		ticket, _, _ := strings.Cut(rest, `"`)
 		_, _ = io.WriteString(w, "http://"+n.server+"/events?ticket="+ticket)
@@ -191,7 +188,7 @@ new MutationObserver(tell).observe(list, {childList: true})
 	defer server.Close()
 	n.start()
 	dir := t.TempDir()
-	start(t, dir, []string{chromium, "--headless=new", "--enable-logging=stderr", "--v=0", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=" + dir, server.URL})
+	start(t, dir, []string{chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=" + dir, server.URL})
 	through(t, url, n, func() []string {
 		mu.Lock()
 		defer mu.Unlock()

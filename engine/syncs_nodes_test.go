@@ -61,7 +61,7 @@ func TestASpecsFaultsAreToldWithTheirPlace(t *testing.T) {
 	}
 	code, answer := n.post("/v1/syncs", `{"name":"own","provider":"rest","spec":`+string(spec)+`,"credential":{"properties":{}}}`)
 	detail, _ := answer["detail"].(string)
-	if code != http.StatusUnprocessableEntity || !strings.Contains(detail, "3:14: auth.kind") || !strings.Contains(detail, "5:7: collections.a.lst") {
+	if code != http.StatusUnprocessableEntity || !strings.Contains(detail, "3:14: auth[0].kind") || !strings.Contains(detail, "5:7: collections.a.lst") {
 		t.Errorf("status %d, %s", code, detail)
 	}
 }

@@ -53,7 +53,7 @@ func (a *api) take(body []byte, key string) int {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch id := c.Record.ID; {
+	switch {
 	case json.Unmarshal(body, &c) != nil || key == "":
 		a.faults = append(a.faults, string(body))
 		return http.StatusBadRequest
@@ -63,7 +63,7 @@ func (a *api) take(body []byte, key string) int {
 	case a.taken[key]:
 		return http.StatusOK
 	default:
-		id = c.Record.ID
+		id := c.Record.ID
 		if c.Seq <= a.last[id] {
 			a.faults = append(a.faults, fmt.Sprintf("row %d: %d after %d", id, c.Seq, a.last[id]))
 		}
@@ -203,14 +203,14 @@ with db: print("\n".join(str(r[0]) for r in db.execute(sys.argv[2])))`, file, sq
 func TestWorkersKeepWhatTheyWorkOn(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "", "")
-	n.consumer(client.Definition{Kind: "http", AckWait: "1s"})
+	n.consumer(client.Definition{Kind: "http", AckWait: "2s"})
 	n.exec("INSERT INTO orders VALUES (1, 0)")
-	for range 9 {
+	for range 12 {
 		n.exec("UPDATE orders SET amount = amount + 1")
 	}
 	a := newAPI(t)
 	a.slow = 250 * time.Millisecond
-	worker := newProgram(t, []string{"LOCKSTEP_SERVER=" + n.url(), "TARGET=" + a.URL, "ACK_WAIT=1s"}, build(t, "pull-go"))
+	worker := newProgram(t, []string{"LOCKSTEP_SERVER=" + n.url(), "TARGET=" + a.URL, "ACK_WAIT=2s"}, build(t, "pull-go"))
 	worker.start()
 	n.settled()
 	worker.terminate()
@@ -228,13 +228,11 @@ import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as db:
     db.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, record TEXT NOT NULL)")
     db.execute("""CREATE TRIGGER slow BEFORE INSERT ON orders BEGIN
-        SELECT count(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000) SELECT x FROM c); END""")`, file).CombinedOutput(); err != nil {
+        SELECT count(*) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT x FROM c); END""")`, file).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for range 9 {
-		n.exec("UPDATE orders SET amount = amount + 1 WHERE id = 1")
-	}
-	worker = newProgram(t, []string{"LOCKSTEP_SERVER=" + n.url(), "SQLITE=" + file, "ACK_WAIT=1"}, python, filepath.Join("pull-python", "worker.py"))
+	n.exec("INSERT INTO orders SELECT g FROM generate_series(2, 60) g")
+	worker = newProgram(t, []string{"LOCKSTEP_SERVER=" + n.url(), "SQLITE=" + file, "ACK_WAIT=2"}, python, filepath.Join("pull-python", "worker.py"))
 	worker.start()
 	n.settled()
 	worker.terminate()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -35,7 +36,10 @@ func TestAnEventsTableIsMadeOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = private.Stop(t.Context()) })
+	t.Cleanup(func() { _ = private.Stop(context.WithoutCancel(t.Context())) })
+	if err := private.CreateDatabase(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
 	app := private.URL("app")
 	pgtest.Exec(t, app, `INSERT INTO events (type, subscriber, payload) VALUES ('hello', 'toto', '{"n": 1}')`, `CREATE TABLE taken (id int)`)
 	if rows := pgtest.Query(t, app, `SELECT id, payload FROM events WHERE timestamp <= now()`); len(rows) != 1 || rows[0][0] != "1" {

@@ -66,7 +66,7 @@ func testOnly() []string {
 // behind that border, so that it can be replaced there. No folder: tests only.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/nats-io/":             {"internal/stream", "sink/nats"},
+		"github.com/nats-io/":             {"examples", "internal/stream", "sink/nats"},
 		"github.com/standard-webhooks/":   {"sink/webhook"},
 		"github.com/cloudevents/":         {"sink/webhook"},
 		"github.com/danielgtaylor/huma":   {"internal/api"},
@@ -105,6 +105,7 @@ func state() map[string]string {
 func exits() map[string]string {
 	return map[string]string{
 		"internal/pgdb/pgtest/pgtest.go Main":    "it is the body of a TestMain",
+		"examples/nats-go/main.go main":          "it is a program",
 		"examples/postgres-upsert/main.go main":  "it is a program",
 		"examples/pull-go/main.go main":          "it is a program",
 		"examples/sse-browser/main.go main":      "it is a program",

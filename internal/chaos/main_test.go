@@ -39,6 +39,7 @@ import (
 
 	"lockstep/engine"
 	"lockstep/internal/config"
+	"lockstep/internal/kinds"
 	"lockstep/internal/pgdb/pgtest"
 )
 
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 func child(file string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg, err := config.Load(file, config.Options{})
+	cfg, err := config.Load(file, config.Options{Kinds: kinds.Names()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

@@ -1,0 +1,296 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"lockstep"
+	"lockstep/sink"
+)
+
+// guarded is the script around every change. KEYS: what is written, and the seq of the
+// last change of the key. ARGV: the seq, the one before it in the same call ("" when
+// there is none), how long the seq is kept in ms, and the command without its key. It
+// returns 1 when it wrote, 0 when the change or a newer one was there already.
+//
+// Seqs are compared as texts: Lua's numbers are exact below 2^53 only.
+const guarded = `
+local function less(a, b) return #a < #b or (#a == #b and a < b) end
+local last = redis.call('GET', KEYS[2])
+if ARGV[2] ~= '' and (not last or less(last, ARGV[2])) then return redis.error_reply('HELD') end
+if last and not less(last, ARGV[1]) then return 0 end
+redis.call(ARGV[4], KEYS[1], unpack(ARGV, 5))
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+return 1`
+
+// writing is one call of Write.
+type writing struct {
+	r        *Redis
+	script   *goredis.Script
+	messages []sink.Message
+	errs     []error
+	settled  []bool
+	before   []int // the message before of the same key; -1: none
+	stopped  error
+}
+
+func newWriting(r *Redis, messages []sink.Message) *writing {
+	w := &writing{
+		r: r, script: goredis.NewScript(guarded), messages: messages, errs: make([]error, len(messages)),
+		settled: make([]bool, len(messages)), before: make([]int, len(messages)),
+	}
+	last := make(map[uint64]int, len(messages))
+	for i := range messages {
+		w.before[i] = -1
+		if at, ok := last[messages[i].Key]; ok {
+			w.before[i] = at
+		}
+		last[messages[i].Key] = i
+	}
+	return w
+}
+
+// command is one call of the script.
+type command struct {
+	index int
+	keys  []string
+	args  []any
+}
+
+// run sends all commands, and once more with the script those for which the server did
+// not know it.
+func (w *writing) run(ctx context.Context, l *line) {
+	var list []command
+	for i := range w.messages {
+		c, ok, err := w.command(i)
+		switch {
+		case err != nil:
+			w.errs[i], w.settled[i] = err, true
+		case !ok:
+			w.settled[i] = true
+			w.r.ignored.Add(1)
+		default:
+			list = append(list, c)
+		}
+	}
+	unknown := w.send(ctx, l, list, func(p goredis.Pipeliner, c command) *goredis.Cmd {
+		return w.script.EvalSha(ctx, p, c.keys, c.args...)
+	})
+	unknown = w.send(ctx, l, unknown, func(p goredis.Pipeliner, c command) *goredis.Cmd {
+		return w.script.Eval(ctx, p, c.keys, c.args...)
+	})
+	if len(unknown) > 0 {
+		w.stopped = w.r.refusal(sink.Retry, "it forgets scripts", nil)
+	}
+}
+
+// send sends commands in one pipeline, and returns those whose script is not known.
+func (w *writing) send(ctx context.Context, l *line, list []command, how func(goredis.Pipeliner, command) *goredis.Cmd) (unknown []command) {
+	if len(list) == 0 || w.stopped != nil {
+		return nil
+	}
+	p := l.client.Pipeline()
+	results := make([]*goredis.Cmd, len(list))
+	for n, c := range list {
+		results[n] = how(p, c)
+	}
+	_, _ = p.Exec(ctx) // each command has its own error
+	for n, c := range list {
+		wrote, err := results[n].Int()
+		switch {
+		case err == nil:
+			w.settled[c.index] = true
+			w.r.written.Add(uint64(wrote))
+			w.r.stale.Add(uint64(1 - wrote))
+		case goredis.HasErrorPrefix(err, "NOSCRIPT"):
+			unknown = append(unknown, c)
+		default:
+			w.errs[c.index], w.settled[c.index] = w.judge(ctx, err), true
+		}
+	}
+	return unknown
+}
+
+// command makes the command of a message; false: it has no effect.
+func (w *writing) command(i int) (c command, ok bool, err error) {
+	m := &w.messages[i]
+	if m.Action.Whole() && w.r.config.Mode == String {
+		return c, false, nil
+	}
+	if b := w.before[i]; b >= 0 && w.errs[b] != nil {
+		return c, false, w.held()
+	}
+	parts := partsOf(m.PKs)
+	target, err := w.r.target(m, parts)
+	if err != nil {
+		return c, false, err
+	}
+	window := strconv.FormatInt(w.r.config.Window.Milliseconds(), 10)
+	c = command{index: i, args: []any{strconv.FormatUint(m.Seq, 10), w.previous(i, target), window}}
+	if w.r.config.Mode == Stream {
+		c.keys = []string{target, position(target, strconv.FormatUint(m.Key, 36))}
+		if late(m) {
+			// Later ones of its key went by: it is compared with itself only.
+			c.keys[1], c.args[1] = position(target, "late:"+m.IdempotencyKey), ""
+		}
+		c.args = append(c.args, w.entry(m)...)
+		return c, true, nil
+	}
+	c.keys = []string{target, position(target, "")}
+	c.args = append(c.args, w.set(m)...)
+	return c, true, nil
+}
+
+// position is the key of a seq, which a cluster keeps where the data is.
+func position(target, of string) string {
+	if of == "" {
+		return "lockstep:seq:{" + tag(target) + "}:" + target
+	}
+	return "lockstep:seq:{" + tag(target) + "}:" + target + ":" + of
+}
+
+// previous is the seq that must be there before: of the message before, when it goes to
+// the same place.
+func (w *writing) previous(i int, target string) string {
+	b := w.before[i]
+	for b >= 0 && late(&w.messages[b]) {
+		b = w.before[b]
+	}
+	if b < 0 {
+		return ""
+	}
+	m := &w.messages[b]
+	if at, err := w.r.target(m, partsOf(m.PKs)); err != nil || at != target {
+		return ""
+	}
+	return strconv.FormatUint(m.Seq, 10)
+}
+
+// entry is XADD without its key.
+func (w *writing) entry(m *sink.Message) []any {
+	args := []any{"XADD"}
+	if w.r.config.MaxLen > 0 {
+		args = append(args, "MAXLEN", "~", strconv.FormatInt(w.r.config.MaxLen, 10))
+	}
+	return append(args, "*",
+		"id", m.IdempotencyKey, "seq", strconv.FormatUint(m.Seq, 10), "database", m.Database, "schema", m.Schema, "table", m.Table,
+		"action", m.Action.String(), "pks", string(m.PKs), "at", m.CommitTime.UTC().Format("2006-01-02T15:04:05.000000Z"), "message", string(m.Body))
+}
+
+// set is SET or DEL without its key.
+func (w *writing) set(m *sink.Message) []any {
+	if m.Action == lockstep.Delete {
+		return []any{"DEL"}
+	}
+	args := []any{"SET", string(m.Record)}
+	if w.r.config.Value == Message {
+		args[1] = string(m.Body)
+	}
+	if w.r.config.TTL > 0 {
+		args = append(args, "PX", strconv.FormatInt(max(w.r.config.TTL.Milliseconds(), int64(1)), 10))
+	}
+	return args
+}
+
+// late reports whether a message comes out of the dead letters after later ones.
+func late(m *sink.Message) bool {
+	if !bytes.Contains(m.Body, []byte(`"late":true`)) {
+		return false
+	}
+	var body struct {
+		Metadata struct {
+			Late bool `json:"late"`
+		} `json:"metadata"`
+	}
+	return json.Unmarshal(m.Body, &body) == nil && body.Metadata.Late
+}
+
+// partsOf decodes a key.
+func partsOf(pks json.RawMessage) []string {
+	if n := len(pks); n > 4 && bytes.HasPrefix(pks, []byte(`["`)) && bytes.HasSuffix(pks, []byte(`"]`)) && bytes.IndexByte(pks[2:n-2], '"') < 0 && bytes.IndexByte(pks, '\\') < 0 {
+		return []string{string(pks[2 : n-2])}
+	}
+	var list []string
+	_ = json.Unmarshal(pks, &list) // what is no list has no parts
+	return list
+}
+
+func (w *writing) held() error {
+	return w.r.refusal(sink.Retry, "an earlier change of its key was not delivered", nil)
+}
+
+// judge says what an error means. README.md has the table.
+func (w *writing) judge(ctx context.Context, err error) error {
+	var of goredis.Error
+	if !errors.As(err, &of) {
+		if ctx.Err() != nil {
+			return w.r.refusal(sink.Retry, "interrupted", context.Cause(ctx))
+		}
+		return w.r.refusal(sink.Retry, "it cannot be reached, or does not answer within "+w.r.config.Timeout.String(), nil)
+	}
+	text := of.Error()
+	// Errors of commands within the script stand behind a word of the script's own.
+	for _, one := range meanings() {
+		if strings.HasPrefix(text, one.prefix) || strings.Contains(text, one.prefix+" ") {
+			if one.prefix == heldBack {
+				return w.held()
+			}
+			return w.r.refusal(one.kind, one.means+" ("+one.prefix+")", nil)
+		}
+	}
+	return w.r.refusal(sink.Retry, "it refuses the command now", nil)
+}
+
+const heldBack = "HELD"
+
+type meaning struct {
+	prefix string
+	kind   sink.Kind
+	means  string
+}
+
+func meanings() []meaning {
+	return []meaning{
+		{heldBack, sink.Retry, ""},
+		{"OOM", sink.Retry, "its memory is full: raise maxmemory, or set maxlen"},
+		{"NOAUTH", sink.Refused, "it does not let us in: check user and password"},
+		{"WRONGPASS", sink.Refused, "it does not let us in: check user and password"},
+		{"NOPERM", sink.Refused, "the user lacks a permission: EVALSHA, EVAL, GET, SET, DEL and XADD on the keys"},
+		{"WRONGTYPE", sink.Refused, "the key holds something else than a stream"},
+		{"CROSSSLOT", sink.Refused, "the key is in another slot than its seq"},
+		{"READONLY", sink.Retry, "it is a replica: a failover is under way"},
+		{"LOADING", sink.Retry, "it is starting"},
+		{"CLUSTERDOWN", sink.Retry, "the cluster is down"},
+		{"MASTERDOWN", sink.Retry, "its master is away"},
+		{"MISCONF", sink.Retry, "it cannot save"},
+		{"NOREPLICAS", sink.Retry, "too few replicas are there"},
+		{"TRYAGAIN", sink.Retry, "a slot is moving"},
+		{"BUSY", sink.Retry, "a script blocks it"},
+	}
+}
+
+// result is what Write returns.
+func (w *writing) result() (int, error) {
+	first := len(w.messages)
+	partial := &sink.PartialError{}
+	for i := range w.messages {
+		err := w.errs[i]
+		if !w.settled[i] {
+			err = w.stopped
+		}
+		if err != nil {
+			first = min(first, i)
+			partial.Failed = append(partial.Failed, sink.Failure{Index: i, Err: err})
+		}
+	}
+	if first == len(w.messages) {
+		return first, nil
+	}
+	return first, partial
+}
