@@ -28,6 +28,7 @@ func Send(ctx context.Context, o Options) (Report, error) {
 				fmt.Sprintf("webhooks: %d changes of about 200 B (%d with batches of 1) from a filled stream, signed, over %d connections; acks on the disk; %d rounds",
 					o.Rows, min(o.Rows, smallBatches), connections, o.Rounds),
 				"bare client: net/http, as many connections, the bodies that the webhooks had, unsigned, to the same receiver, which finds each seq in either; both clocks include connecting",
+				fmt.Sprintf("sinks: %d changes; Postgres is the lab's own (another database, %d connections, commits of %d rows)", o.Rows, sinkConnections, sinkRows),
 				fmt.Sprintf("streams: %d changes/s in transactions of %d, each change for one client by its filter; from the commit that Postgres stamps to the client that has read it", streamPace().transactions*streamPace().rows, streamPace().rows),
 				fmt.Sprintf("beside a failing destination: %d transactions/s of one row, from commit to the receiver of another webhook; the failing consumer begins at the beginning", besidePace().transactions),
 			}
@@ -37,7 +38,7 @@ func Send(ctx context.Context, o Options) (Report, error) {
 }
 
 func sendAll(ctx context.Context, o Options) (figures []Figure, err error) {
-	for _, part := range []func(context.Context, *lab) ([]Figure, error){webhooks, streams, besideFailing} {
+	for _, part := range []func(context.Context, *lab) ([]Figure, error){fromBacklog, streams, besideFailing} {
 		more, err := o.inLab(ctx, part)
 		if err != nil {
 			return nil, err
@@ -93,7 +94,8 @@ func (n *node) webhook(ctx context.Context, name, start, url string, size int) e
 	return nil
 }
 
-func webhooks(ctx context.Context, l *lab) ([]Figure, error) {
+// fromBacklog sends a filled stream to each kind of destination.
+func fromBacklog(ctx context.Context, l *lab) ([]Figure, error) {
 	return l.sending(ctx, func(ctx context.Context, s *sender) ([]Figure, error) {
 		if err := s.insert(ctx, 1, 1, s.Rows); err != nil {
 			return nil, err
@@ -109,7 +111,8 @@ func webhooks(ctx context.Context, l *lab) ([]Figure, error) {
 			}
 			figures = append(figures, more...)
 		}
-		return figures, nil
+		more, err := s.sinks(ctx)
+		return append(figures, more...), err
 	})
 }
 

@@ -192,7 +192,7 @@ func (e *Engine) settled(ctx context.Context, name, consumer string) error {
 	tick := time.NewTicker(settledPoll)
 	defer tick.Stop()
 	for {
-		s := c.Stats()
+		s := c.Stats() //nolint:contextcheck // it has a bound of its own
 		if s.Err != nil {
 			return fmt.Errorf("consumer %q: %w", consumer, s.Err)
 		}

@@ -22,7 +22,8 @@ type api struct {
 	*httptest.Server
 	mu      sync.Mutex
 	taken   map[string]bool
-	last    map[int]uint64 // seq by row
+	met     map[string]bool // refused once
+	last    map[int]uint64  // seq by row
 	rows    map[int]string
 	refused map[int]bool // rows that it takes nothing of for now
 	refusal int
@@ -31,7 +32,7 @@ type api struct {
 }
 
 func newAPI(t *testing.T) *api {
-	a := &api{taken: map[string]bool{}, last: map[int]uint64{}, rows: map[int]string{}, refused: map[int]bool{}}
+	a := &api{taken: map[string]bool{}, met: map[string]bool{}, last: map[int]uint64{}, rows: map[int]string{}, refused: map[int]bool{}}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		<-time.After(a.slow)
 		if status := a.take(read(t, r), r.Header.Get("Idempotency-Key")); status != http.StatusOK {
@@ -62,6 +63,9 @@ func (a *api) take(body []byte, key string) int {
 		return http.StatusServiceUnavailable
 	case a.taken[key]:
 		return http.StatusOK
+	case c.Seq%5 == 0 && !a.met[key]:
+		a.met[key] = true
+		return http.StatusServiceUnavailable // the first time
 	default:
 		id := c.Record.ID
 		if c.Seq <= a.last[id] {
@@ -115,6 +119,9 @@ func (n *node) load(round int) {
 	n.exec(fmt.Sprintf("INSERT INTO orders SELECT g, %d FROM generate_series(1, 100) g ON CONFLICT (id) DO UPDATE SET amount = excluded.amount", round),
 		fmt.Sprintf("UPDATE orders SET amount = amount + 1000 WHERE id %% 3 = %d", round%3),
 		fmt.Sprintf("DELETE FROM orders WHERE id %% 7 = %d", round%7))
+	for range 10 { // many changes of one row in a batch
+		n.exec("UPDATE orders SET amount = amount + 1 WHERE id = 4")
+	}
 }
 
 // TestPullGo: killed again and again under load, with a row that is refused for a while.
@@ -127,8 +134,8 @@ func TestPullGo(t *testing.T) {
 	a.refuse(5, "refused")
 	p.start()
 	for round := range 4 {
-		n.load(round)
 		acked := n.stats().Acked
+		n.load(round)
 		pgtest.Eventually(t, time.Minute, "some acks", func() bool { return n.stats().Acked > acked+20 })
 		p.kill()
 		p.start()
@@ -173,8 +180,8 @@ with db: print("\n".join(str(r[0]) for r in db.execute(sys.argv[2])))`, file, sq
 	pgtest.Eventually(t, time.Minute, "the program to work", func() bool { return strings.Contains(p.text(), "working on") })
 	sqlite(`CREATE TRIGGER polite BEFORE INSERT ON orders WHEN NEW.id = '["5"]' BEGIN SELECT RAISE(ABORT, 'not now'); END`)
 	for round := range 4 {
-		n.load(round)
 		acked := n.stats().Acked
+		n.load(round)
 		pgtest.Eventually(t, time.Minute, "some acks", func() bool { return n.stats().Acked > acked+20 })
 		p.kill()
 		p.start()
@@ -214,8 +221,8 @@ func TestWorkersKeepWhatTheyWorkOn(t *testing.T) {
 	worker.start()
 	n.settled()
 	worker.terminate()
-	if s := n.stats(); s.Expired != 0 || s.Redelivered != 0 {
-		t.Errorf("pull-go: %d leases ended, %d changes came again", s.Expired, s.Redelivered)
+	if s := n.stats(); s.Expired != 0 {
+		t.Errorf("pull-go: %d leases ended", s.Expired)
 	}
 
 	python, err := exec.LookPath("python3")
@@ -236,7 +243,7 @@ with sqlite3.connect(sys.argv[1]) as db:
 	worker.start()
 	n.settled()
 	worker.terminate()
-	if s := n.stats(); s.Expired != 0 || s.Redelivered != 0 {
-		t.Errorf("pull-python: %d leases ended, %d changes came again", s.Expired, s.Redelivered)
+	if s := n.stats(); s.Expired != 0 {
+		t.Errorf("pull-python: %d leases ended", s.Expired)
 	}
 }

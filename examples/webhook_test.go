@@ -26,8 +26,8 @@ func TestWebhookReceiver(t *testing.T) {
 	settings := fmt.Sprintf(`{"url":"http://%s","secret":%q,"allow_private":true}`, address, webhookSecret)
 	n.consumer(client.Definition{Kind: "webhook", Batch: &client.Batching{Size: 10}, Webhook: json.RawMessage(settings)})
 	for round := range 3 {
-		n.load(round)
 		acked := n.stats().Acked
+		n.load(round)
 		pgtest.Eventually(t, time.Minute, "some acks", func() bool { return n.stats().Acked > acked+20 })
 		p.kill()
 		p.start()

@@ -60,7 +60,7 @@ func benchEvents(b *testing.B, perSecond, subscribers int) {
 	}
 	server := &http.Server{Handler: n, ReadHeaderTimeout: time.Second}
 	go func() { _ = server.Serve(l) }()
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	a := &arrivals{sent: make([]time.Time, b.N+1), left: make([]int, b.N+1)}
 	ctx, cancel := context.WithCancel(b.Context())
 	var all sync.WaitGroup

@@ -167,6 +167,22 @@ func TestRetentionAndDamageInFrontOfASessionAreTold(t *testing.T) {
 	}
 }
 
+// What is lost is told also where no event comes behind it.
+func TestDamageAtTheEndIsTold(t *testing.T) {
+	t.Parallel()
+	log := newLog()
+	s := newServer(t, log, events.Limits{})
+	f := follow(t, s, "toto", "", 0)
+	log.add(event(1, "toto"))
+	f.ids(1)
+	log.damage(2, 2)
+	log.add(event(2, "toto"))
+	log.add(other())
+	if e := f.next(); e.name != "gap" || e.data != `{"reason":"damage","last_event_id":null,"first_id":null,"first_seq":3}` {
+		t.Errorf("got %+v, want the damage", e)
+	}
+}
+
 func TestAPlaceBehindTheLogIsAGap(t *testing.T) {
 	t.Parallel()
 	log := newLog()

@@ -177,6 +177,49 @@ func TestWhatRetentionRemovedIsNotFound(t *testing.T) {
 	}
 }
 
+// Whatever is read for it, and from wherever, the index has no holes.
+func TestTheIndexHasNoHoles(t *testing.T) {
+	t.Parallel()
+	for range 30 {
+		ids := disorder(300)
+		l := filled(t, ids, 10)
+		whole := l.batches
+		x := indexOf(l, Limits{Stretch: 4, Stride: 16, Stretches: 32})
+		for n := range whole {
+			l.batches = whole[:n+1]
+			b := whole[n]
+			middle := b.First + rand.Uint64N(uint64(b.Len())) // of a batch, as a place may lie
+			switch rand.IntN(5) {
+			case 0: // a reader that begins there
+				x.note(b, appendRows(nil, b, x.feed.table, middle), middle)
+			case 1:
+				x.note(b, appendRows(nil, b, x.feed.table, b.First), b.First)
+			case 2:
+				_ = x.before(t.Context(), middle)
+			case 3:
+				if _, _, err := x.find(t.Context(), "nothing"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for at, id := range ids {
+			if id == "" {
+				continue
+			}
+			if seq, found, err := x.find(t.Context(), id); err != nil || !found || seq != uint64(at)+1 {
+				t.Fatalf("id %s: %d, %v, %v; it is at %d", id, seq, found, err, at+1)
+			}
+			want := ""
+			for i := at; i >= 0 && want == ""; i-- {
+				want = ids[i]
+			}
+			if got := x.before(t.Context(), uint64(at)+2); string(got) != want && got != nil {
+				t.Fatalf("before %d is id %s, want %s", at+2, got, want)
+			}
+		}
+	}
+}
+
 // An id of long ago is found without reading everything behind it.
 func TestAnOldIDIsGuessed(t *testing.T) {
 	t.Parallel()

@@ -61,7 +61,7 @@ func (x *index) before(ctx context.Context, next uint64) []byte {
 func (x *index) lastIn(ctx context.Context, first, last uint64) (id []byte) {
 	err := x.read(ctx, span{first, last + 1}, func(_ *lockstep.Batch, rows []row, _ uint64) bool {
 		for i := range rows {
-			if rows[i].hasID() {
+			if rows[i].hasID() && rows[i].seq <= last {
 				id = append(id[:0], rows[i].id...)
 			}
 		}
@@ -114,18 +114,18 @@ func (x *index) backward(ctx context.Context, from, to uint64) error {
 	grain := x.grain
 	x.mu.Unlock()
 	var list []stretch
-	var last newest
+	var latest newest
 	err := x.read(ctx, span{from, to}, func(_ *lockstep.Batch, rows []row, _ uint64) bool {
 		for i := range rows {
-			if rows[i].hasID() {
+			if rows[i].hasID() && rows[i].seq < to {
 				list = appendRow(list, &rows[i], grain)
-				last.set(&rows[i])
+				latest.set(&rows[i])
 			}
 		}
 		return true
 	})
 	if err == nil {
-		x.prepend(from, list, last)
+		x.prepend(from, list, latest)
 	}
 	return err
 }
@@ -134,7 +134,7 @@ func (x *index) backward(ctx context.Context, from, to uint64) error {
 func (x *index) look(ctx context.Context, first, last uint64, id string) (seq uint64, found bool, err error) {
 	err = x.read(ctx, span{first, last + 1}, func(_ *lockstep.Batch, rows []row, _ uint64) bool {
 		for i := range rows {
-			if rows[i].hasID() && string(rows[i].id) == id {
+			if rows[i].hasID() && rows[i].seq <= last && string(rows[i].id) == id {
 				seq, found = rows[i].seq, true // the latest counts
 			}
 		}
@@ -143,9 +143,9 @@ func (x *index) look(ctx context.Context, first, last uint64, id string) (seq ui
 	return seq, found, err
 }
 
-// read calls each for the batches of a part of the log, with the rows that lie in it from
-// seq from on, as long as it returns true. Where something is gone it is called without a
-// batch, and with the seq behind.
+// read calls each for the batches of a part of the log, with the rows in them from seq
+// from on, as long as it returns true; the last batch may go on behind the part. Where
+// something is gone each is called without a batch, and with the seq behind.
 func (x *index) read(ctx context.Context, part span, each func(b *lockstep.Batch, rows []row, from uint64) bool) error {
 	done, err := x.feed.server.turn(ctx)
 	if err != nil {
@@ -171,9 +171,6 @@ func (x *index) read(ctx context.Context, part span, each func(b *lockstep.Batch
 			continue
 		}
 		rows = appendRows(rows[:0], b, x.feed.table, next)
-		for len(rows) > 0 && rows[len(rows)-1].seq >= part.high {
-			rows = rows[:len(rows)-1]
-		}
 		if !each(b, rows, next) {
 			return nil
 		}
@@ -208,7 +205,7 @@ func (x *index) guess(ctx context.Context, id string, low, high uint64) (seq uin
 		left := guessBatches
 		err := x.read(ctx, span{middle, high}, func(_ *lockstep.Batch, rows []row, _ uint64) bool {
 			for i := range rows {
-				if rows[i].hasID() {
+				if rows[i].hasID() && rows[i].seq < high {
 					met = &row{seq: rows[i].seq, rank: rows[i].rank}
 					return false
 				}

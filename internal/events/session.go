@@ -44,7 +44,7 @@ func (k *Session) Next(ctx context.Context, wait time.Duration) ([][]byte, error
 			return parts, nil
 		}
 		if behind {
-			k.feed.join(k, 0)
+			k.feed.join(k, 0) //nolint:contextcheck // the feed outlives the session
 			continue
 		}
 		if timeout == nil {

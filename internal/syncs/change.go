@@ -51,7 +51,7 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 	s.mu.Lock()
 	s.runners[d.ID] = r
 	s.mu.Unlock()
-	s.start(r)
+	s.start(r) //nolint:contextcheck // it lives as long as Work
 	return r.view(), nil
 }
 
@@ -205,7 +205,7 @@ func (s *Set) Delete(ctx context.Context, ref string) error {
 	ctx = context.WithoutCancel(ctx) // who hangs up must not leave it stopped and there
 	r.halt(ctx)
 	if err := mirror.Forget(ctx, st.target.Pool, d.ID); err != nil {
-		s.revive(r)
+		s.revive(r) //nolint:contextcheck // it lives as long as Work
 		return errors.Join(err, lockstep.ErrUnavailable)
 	}
 	s.drop(r)

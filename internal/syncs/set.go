@@ -193,7 +193,7 @@ func (s *Set) load(ctx context.Context, st *store) error {
 	}
 	for _, r := range s.list() {
 		if r.definition().Database == st.target.Name {
-			s.start(r)
+			s.start(r) //nolint:contextcheck // it lives as long as Work
 		}
 	}
 	return nil

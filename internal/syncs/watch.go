@@ -89,7 +89,7 @@ func (s *Set) refresh(ctx context.Context, st *store, id string) {
 	}
 	switch r := s.runner(id); {
 	case r == nil && there && row.definition.ManagedBy != managedByFile:
-		s.start(s.adopt(ctx, row))
+		s.start(s.adopt(ctx, row)) //nolint:contextcheck // it lives as long as Work
 	case r == nil:
 	case there:
 		r.follow(row)

@@ -142,9 +142,9 @@ func partsOf(pks json.RawMessage) []string {
 // headers are the attributes of CloudEvents 1.0 in binary mode.
 func headers(m *sink.Message, parts []string) []kgo.RecordHeader {
 	kind := "lockstep."
-	for _, p := range []string{m.Schema, m.Table} {
-		if p != "" {
-			kind += p + "."
+	for _, part := range []string{m.Schema, m.Table} {
+		if part != "" {
+			kind += part + "." //nolint:modernize // two at most
 		}
 	}
 	list := []kgo.RecordHeader{

@@ -96,8 +96,13 @@ func or[T comparable](value, otherwise T) T {
 	return value
 }
 
-// escaper keeps braces out of what is put into keys.
-func escape(s string) string { return strings.NewReplacer("{", "%7B", "}", "%7D").Replace(s) }
+// escape keeps braces out of what is put into keys.
+func escape(s string) string {
+	if !strings.ContainsAny(s, "{}") {
+		return s
+	}
+	return strings.NewReplacer("{", "%7B", "}", "%7D").Replace(s)
+}
 
 // target returns the stream or the key of a message.
 func (r *Redis) target(m *sink.Message, parts []string) (string, error) {

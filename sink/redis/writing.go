@@ -2,6 +2,7 @@ package redis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,20 +15,38 @@ import (
 	"lockstep/sink"
 )
 
-// guarded is the script around every change. KEYS: what is written, and the seq of the
-// last change of the key. ARGV: the seq, the one before it in the same call ("" when
-// there is none), how long the seq is kept in ms, and the command without its key. It
-// returns 1 when it wrote, 0 when the change or a newer one was there already.
+// guarded is the script around changes. KEYS: for each what is written, and the seq of
+// the last change of its key. ARGV: how long seqs are kept in ms, and for each the seq,
+// the one before it in the same call ("" when there is none), how many arguments
+// follow, and the command without its key. It returns for each 1 when it wrote, 0 when
+// the change or a newer one was there already, or the text of an error.
 //
 // Seqs are compared as texts: Lua's numbers are exact below 2^53 only.
 const guarded = `
 local function less(a, b) return #a < #b or (#a == #b and a < b) end
-local last = redis.call('GET', KEYS[2])
-if ARGV[2] ~= '' and (not last or less(last, ARGV[2])) then return redis.error_reply('HELD') end
-if last and not less(last, ARGV[1]) then return 0 end
-redis.call(ARGV[4], KEYS[1], unpack(ARGV, 5))
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
-return 1`
+local places, last, results = {}, {}, {}
+for i = 2, #KEYS, 2 do places[i / 2] = KEYS[i] end
+for i, seq in ipairs(redis.call('MGET', unpack(places))) do last[places[i]] = seq end
+local at = 2
+for i, place in ipairs(places) do
+	local seq, before, n, known = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), last[place]
+	if before ~= '' and (not known or less(known, before)) then
+		results[i] = 'HELD '
+	elseif known and not less(known, seq) then
+		results[i] = 0
+	else
+		local out = redis.pcall(ARGV[at + 3], KEYS[2 * i - 1], unpack(ARGV, at + 4, at + 2 + n))
+		if type(out) == 'table' and out.err then
+			results[i] = out.err
+		else
+			redis.call('SET', place, seq, 'PX', ARGV[1])
+			last[place] = seq
+			results[i] = 1
+		end
+	end
+	at = at + 3 + n
+end
+return results`
 
 // writing is one call of Write.
 type writing struct {
@@ -56,65 +75,112 @@ func newWriting(r *Redis, messages []sink.Message) *writing {
 	return w
 }
 
-// command is one call of the script.
+// command is what the script is to do for one message.
 type command struct {
 	index int
-	keys  []string
-	args  []any
+	keys  [2]string
+	args  []any // seq, seq before, and the command without its key
 }
+
+// group is one call of the script. What a cluster keeps in one slot goes together.
+type group struct {
+	commands []command
+	bytes    int
+}
+
+// One call holds the server up while it runs.
+const (
+	groupSize  = 64
+	groupBytes = 1 << 20
+)
 
 // run sends all commands, and once more with the script those for which the server did
 // not know it.
 func (w *writing) run(ctx context.Context, l *line) {
-	var list []command
+	var list []*group
+	open := map[string]*group{}
 	for i := range w.messages {
 		c, ok, err := w.command(i)
 		switch {
 		case err != nil:
 			w.errs[i], w.settled[i] = err, true
+			continue
 		case !ok:
 			w.settled[i] = true
 			w.r.ignored.Add(1)
-		default:
-			list = append(list, c)
+			continue
 		}
+		slot := ""
+		if w.r.config.Cluster {
+			slot = tag(c.keys[0])
+		}
+		g := open[slot]
+		if g == nil || len(g.commands) == groupSize || g.bytes > groupBytes {
+			g = &group{}
+			open[slot] = g
+			list = append(list, g)
+		}
+		g.commands = append(g.commands, c)
+		g.bytes += len(w.messages[i].Body)
 	}
-	unknown := w.send(ctx, l, list, func(p goredis.Pipeliner, c command) *goredis.Cmd {
-		return w.script.EvalSha(ctx, p, c.keys, c.args...)
-	})
-	unknown = w.send(ctx, l, unknown, func(p goredis.Pipeliner, c command) *goredis.Cmd {
-		return w.script.Eval(ctx, p, c.keys, c.args...)
-	})
-	if len(unknown) > 0 {
+	list = w.send(ctx, l, list, w.script.EvalSha)
+	list = w.send(ctx, l, list, w.script.Eval)
+	if len(list) > 0 {
 		w.stopped = w.r.refusal(sink.Retry, "it forgets scripts", nil)
 	}
 }
 
-// send sends commands in one pipeline, and returns those whose script is not known.
-func (w *writing) send(ctx context.Context, l *line, list []command, how func(goredis.Pipeliner, command) *goredis.Cmd) (unknown []command) {
-	if len(list) == 0 || w.stopped != nil {
+// send calls the script for groups in one pipeline, and returns those for which the
+// server does not know it.
+func (w *writing) send(ctx context.Context, l *line, list []*group, how func(context.Context, goredis.Scripter, []string, ...any) *goredis.Cmd) (unknown []*group) {
+	if len(list) == 0 {
 		return nil
 	}
 	p := l.client.Pipeline()
 	results := make([]*goredis.Cmd, len(list))
-	for n, c := range list {
-		results[n] = how(p, c)
-	}
-	_, _ = p.Exec(ctx) // each command has its own error
-	for n, c := range list {
-		wrote, err := results[n].Int()
-		switch {
-		case err == nil:
-			w.settled[c.index] = true
-			w.r.written.Add(uint64(wrote))
-			w.r.stale.Add(uint64(1 - wrote))
-		case goredis.HasErrorPrefix(err, "NOSCRIPT"):
-			unknown = append(unknown, c)
-		default:
-			w.errs[c.index], w.settled[c.index] = w.judge(ctx, err), true
+	for n, g := range list {
+		keys := make([]string, 0, 2*len(g.commands))
+		args := []any{strconv.FormatInt(w.r.config.Window.Milliseconds(), 10)}
+		for _, c := range g.commands {
+			keys = append(keys, c.keys[0], c.keys[1])
+			args = append(args, c.args[0], c.args[1], strconv.Itoa(len(c.args)-2))
+			args = append(args, c.args[2:]...)
 		}
+		results[n] = how(ctx, p, keys, args...)
+	}
+	_, whole := p.Exec(ctx)
+	for n, g := range list {
+		answers, err := results[n].Slice()
+		if results[n].Err() == nil && err != nil {
+			err = cmp.Or(whole, err) // it was not sent at all
+		}
+		if goredis.HasErrorPrefix(err, "NOSCRIPT") {
+			unknown = append(unknown, g)
+			continue
+		}
+		w.settle(ctx, g, answers, err)
 	}
 	return unknown
+}
+
+// settle notes what the script said about each message of a group.
+func (w *writing) settle(ctx context.Context, g *group, answers []any, err error) {
+	for n, c := range g.commands {
+		w.settled[c.index] = true
+		if err != nil || n >= len(answers) {
+			w.errs[c.index] = w.judge(ctx, err)
+			continue
+		}
+		switch answer := answers[n].(type) {
+		case int64:
+			w.r.written.Add(uint64(answer))
+			w.r.stale.Add(uint64(1 - answer))
+		case string:
+			w.errs[c.index] = w.meaning(answer)
+		default:
+			w.errs[c.index] = w.meaning("")
+		}
+	}
 }
 
 // command makes the command of a message; false: it has no effect.
@@ -131,10 +197,9 @@ func (w *writing) command(i int) (c command, ok bool, err error) {
 	if err != nil {
 		return c, false, err
 	}
-	window := strconv.FormatInt(w.r.config.Window.Milliseconds(), 10)
-	c = command{index: i, args: []any{strconv.FormatUint(m.Seq, 10), w.previous(i, target), window}}
+	c = command{index: i, args: []any{strconv.FormatUint(m.Seq, 10), w.previous(i, target)}}
 	if w.r.config.Mode == Stream {
-		c.keys = []string{target, position(target, strconv.FormatUint(m.Key, 36))}
+		c.keys = [2]string{target, position(target, strconv.FormatUint(m.Key, 36))}
 		if late(m) {
 			// Later ones of its key went by: it is compared with itself only.
 			c.keys[1], c.args[1] = position(target, "late:"+m.IdempotencyKey), ""
@@ -142,7 +207,7 @@ func (w *writing) command(i int) (c command, ok bool, err error) {
 		c.args = append(c.args, w.entry(m)...)
 		return c, true, nil
 	}
-	c.keys = []string{target, position(target, "")}
+	c.keys = [2]string{target, position(target, "")}
 	c.args = append(c.args, w.set(m)...)
 	return c, true, nil
 }
@@ -234,8 +299,12 @@ func (w *writing) judge(ctx context.Context, err error) error {
 		}
 		return w.r.refusal(sink.Retry, "it cannot be reached, or does not answer within "+w.r.config.Timeout.String(), nil)
 	}
-	text := of.Error()
-	// Errors of commands within the script stand behind a word of the script's own.
+	return w.meaning(of.Error())
+}
+
+// meaning says what an error of Redis means.
+func (w *writing) meaning(text string) error {
+	// Errors of commands within a script may stand behind a word of the script's own.
 	for _, one := range meanings() {
 		if strings.HasPrefix(text, one.prefix) || strings.Contains(text, one.prefix+" ") {
 			if one.prefix == heldBack {

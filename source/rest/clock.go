@@ -12,7 +12,17 @@ type clock struct {
 	mu     sync.Mutex
 	offset time.Duration
 	known  bool
+	odd    time.Duration // by how much answers are off that are not believed yet
+	odds   int           // how many of them there were in a row
 }
+
+const (
+	// leap is by how much an answer's Date may be off to be believed at once: further
+	// off is the clock of one server behind a balancer, or what a cache has kept.
+	leap = time.Minute
+	// leaps is how many answers in a row must agree that the clock was set.
+	leaps = 3
+)
 
 // resolution is how far the estimate may be off.
 const resolution = time.Second
@@ -26,7 +36,10 @@ func (c *clock) learn(began time.Time, date string) time.Time {
 	if err != nil {
 		return began.Add(c.offset)
 	}
-	c.known = true
+	if c.known && c.leapt(t.Sub(time.Now().Add(c.offset))) {
+		return began.Add(c.offset)
+	}
+	c.known, c.odds = true, 0
 	if late := t.Sub(time.Now().Add(c.offset)); late > 0 {
 		c.offset += late
 	}
@@ -34,6 +47,18 @@ func (c *clock) learn(began time.Time, date string) time.Time {
 		c.offset -= early
 	}
 	return began.Add(c.offset)
+}
+
+// leapt reports whether a Date that is off by so much is not to be believed.
+func (c *clock) leapt(off time.Duration) bool {
+	if off.Abs() <= leap {
+		return false
+	}
+	if c.odds == 0 || (off-c.odd).Abs() > leap {
+		c.odd, c.odds = off, 0
+	}
+	c.odds++
+	return c.odds < leaps
 }
 
 // now is the API's time, as far as it is known.

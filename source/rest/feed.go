@@ -103,6 +103,11 @@ func (s *Source) Changes(ctx context.Context, feed string, at source.Cursor, set
 		return source.Page{}, err
 	}
 	p := &pass{s: s, feed: f, of: c, settle: settle, given: at}
+	var cursor feedCursor
+	if json.Unmarshal(at, &cursor) == nil && s.clock.sure() && cursor.Since.Sub(s.clock.now()) > leap {
+		return source.Page{}, &source.Error{Kind: source.Restart, Message: fmt.Sprintf("read changes of %s: the last look was at %s, and %s says that it is %s: its clock was set back; everything is read again",
+			feed, cursor.Since.Format(time.RFC3339), s.name(), s.clock.now().UTC().Format(time.RFC3339))}
+	}
 	if err := json.Unmarshal(at, &p.cur); err != nil || p.cur.Since.IsZero() {
 		return source.Page{}, &source.Error{Kind: source.Restart, Message: fmt.Sprintf("read changes of %s: %v", feed, errNoCursor), Err: err}
 	}
@@ -218,7 +223,8 @@ func (p *pass) end() {
 		p.cur.Start = p.s.clock.now() // no parents, so nothing was asked
 	}
 	since := p.cur.Start.Add(-p.feed.lag(p.settle)).Truncate(time.Second).UTC()
-	if since.Before(p.cur.Since) {
+	// It goes back with the API's clock, but not with what the estimate of it is off by.
+	if back := p.cur.Since.Sub(since); back > 0 && back <= 2*resolution {
 		since = p.cur.Since
 	}
 	seen := append(p.cur.Seen, p.cur.Fresh...)
@@ -240,7 +246,7 @@ func (p *pass) result(records []source.Record, more bool) (source.Page, error) {
 	p.found += len(records)
 	if !more && p.found == 0 && p.cur.Start.IsZero() {
 		var before feedCursor
-		if json.Unmarshal(p.given, &before) == nil && before.Start.IsZero() && p.cur.Since.Sub(before.Since) < idle {
+		if json.Unmarshal(p.given, &before) == nil && before.Start.IsZero() && !p.cur.Since.Before(before.Since) && p.cur.Since.Sub(before.Since) < idle {
 			return source.Page{Next: p.given, At: p.at}, nil
 		}
 	}
