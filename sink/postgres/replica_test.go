@@ -32,15 +32,17 @@ func typesDDL() []string {
 	}
 }
 
-// values are types and values of each, as SQL. Every row has the nth value of each.
-func values() []struct {
+// typed is a type and values of it, as SQL.
+type typed struct {
 	typ  string
 	list []string
-} {
-	return []struct {
-		typ  string
-		list []string
-	}{
+}
+
+// values are types and values of each. Every row has the nth value of each.
+func values() []typed { return append(scalars(), arrays()...) }
+
+func scalars() []typed {
+	return []typed{
 		{"boolean", []string{`true`, `false`}},
 		{"int2", []string{`-32768`}},
 		{"int8", []string{`9223372036854775807`, `-9223372036854775808`}},
@@ -87,6 +89,11 @@ func values() []struct {
 		{"vector", []string{`'[1,2.5,-3e-05]'`}},
 		{"hstore", []string{`''`, `hstore(ARRAY['a', NULL, 'q"\', E'l\n', 'comma,', '=>']) || 'n=>1'`}},
 		{"positive", []string{`7`}},
+	}
+}
+
+func arrays() []typed {
+	return []typed{
 		{"int[]", []string{`'{}'`, `'{1,NULL,3}'`, `'{{1,2},{3,NULL}}'`, `'{{{{{{1}}}}}}'`, `'[0:2]={1,2,3}'`}},
 		{"text[]", []string{`ARRAY['a', NULL, 'NULL', 'null', '', 'b c', 'q"\', '{x}', 'a,b', E'l\n', 'é']`, `ARRAY[['[', ']'], ['{', '}']]`}},
 		{"numeric[]", []string{`ARRAY[1.50, 'NaN']`}},
