@@ -163,6 +163,59 @@ func TestAnEarlierIDThatCommitsLaterIsNotLost(t *testing.T) {
 	}
 }
 
+// A replay needs no database, and clients need no connection of it.
+func TestEventsAreReplayedWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	own := pgtest.Cluster(t, nil)
+	if err := own.CreateDatabase(t.Context(), "app"); err != nil {
+		t.Fatal(err)
+	}
+	url := own.URL("app")
+	pgtest.Exec(t, url, eventsTable)
+	n := newNode(t, url, "  []\n")
+	n.start()
+	for i := range 5 {
+		pgtest.Exec(t, url, insertEvent("toto", i))
+	}
+	inStream(t, n, 5)
+	connections := func() string {
+		return pgtest.Query(t, url, `SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockstep%'`)[0][0]
+	}
+	before := connections()
+	ctx, end := context.WithCancel(t.Context())
+	var g errgroup.Group
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	defer func() {
+		end()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	all := make([]*subscriber, 200)
+	for i := range all {
+		all[i] = &subscriber{address: "http://" + n.server, name: "toto", lastID: "1"}
+		g.Go(func() error { return all[i].follow(ctx, &http.Client{Transport: transport}) })
+	}
+	for _, s := range all {
+		s.await(t, 4)
+	}
+	if now := connections(); number(t, now) > number(t, before) {
+		t.Errorf("%s connections to Postgres with %d clients, %s without", now, len(all), before)
+	}
+	if err := own.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	n.kill()
+	n.launch()
+	late := &subscriber{address: "http://" + n.server, name: "toto", lastID: "3"}
+	g.Go(func() error { return late.follow(ctx, &http.Client{Transport: transport}) })
+	late.await(t, 2)
+	if got := strings.Join(late.seen(), " "); got != "4 5" {
+		t.Errorf("got %s, want 4 5", got)
+	}
+}
+
 // TestKilledNodeLosesNoEventOfItsSubscribers kills a node while 500 clients come back to
 // it again and again, some of them two of one subscriber.
 func TestKilledNodeLosesNoEventOfItsSubscribers(t *testing.T) {

@@ -77,6 +77,7 @@ type Config struct {
 	MaxBody   int64               // of requests; 0: 1 MiB
 	Heartbeat time.Duration       // of streams of events; 0: 15 s
 	TableWait time.Duration       // of requests for an events table that is not found; 0: 5 s
+	WriteWait time.Duration       // for a subscriber to take what it is sent; 0: 30 s
 }
 
 // API answers requests. It is an http.Handler, safe for concurrent use.
@@ -92,6 +93,7 @@ type API struct {
 	origins   []string
 	tickets   tickets
 	tableWait time.Duration
+	writeWait time.Duration
 	syncs     Syncs
 	kinds     Kinds
 	sending   Sending
@@ -121,7 +123,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		backfills: c.Backfills, realtime: c.Realtime, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, realtime: c.Realtime, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
 	}

@@ -203,7 +203,7 @@ func (f *following) flush() error {
 	if len(f.buf) == 0 {
 		return nil
 	}
-	writesUntil(f.w, sseWriteLimit)
+	writesUntil(f.w, f.api.writeWait)
 	_, err := f.w.Write(f.buf)
 	if err == nil {
 		err = http.NewResponseController(f.w).Flush()

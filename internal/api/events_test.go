@@ -3,8 +3,11 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"lockstep/internal/api"
 	"lockstep/internal/auth"
 	"lockstep/internal/events"
+	"lockstep/internal/pgdb/pgtest"
 )
 
 // memEvents serves public.orders of a log in memory as the events table.
@@ -236,6 +240,35 @@ func TestTheEndOfTheNodeEndsStreamsAfterAWholeEvent(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that takes nothing is let go, and nobody waits for it.
+func TestAClientThatReadsNothingIsLetGo(t *testing.T) {
+	t.Parallel()
+	n, e, address := newEvents(t, func(c *api.Config) { c.WriteWait = 200 * time.Millisecond }, events.Limits{})
+	quick, _ := listen(t, address, "", "X-Consumer-Id: toto")
+	quick.block()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(address, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\nX-Consumer-Id: toto\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 5*time.Second, "both clients", func() bool { return e.Sessions() == 2 })
+	large := strings.Repeat("x", 64<<10)
+	sent := 0
+	for began := time.Now(); e.Sessions() == 2 && time.Since(began) < 20*time.Second; {
+		sent++
+		n.log.add(fmt.Sprintf(`{"id":%d,"type":"made","subscriber":"toto","payload":%q}`, sent, large))
+		if got := quick.event(); got.id != strconv.Itoa(sent) {
+			t.Fatalf("the client that reads got %s, want %d", got.id, sent)
+		}
+	}
+	if left := e.Sessions(); left != 1 {
+		t.Errorf("%d clients are left, after %d events", left, sent)
 	}
 }
 

@@ -67,6 +67,9 @@ func testOnly() []string {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/nats-io/":             {"examples", "internal/stream", "sink/nats"},
+		"github.com/twmb/franz-go":        {"sink/kafka"},
+		"github.com/redis/go-redis":       {"sink/redis"},
+		"github.com/alicebob/miniredis":   {}, // a Redis for tests
 		"github.com/standard-webhooks/":   {"sink/webhook"},
 		"github.com/cloudevents/":         {"sink/webhook"},
 		"github.com/danielgtaylor/huma":   {"internal/api"},

@@ -99,7 +99,7 @@ func TestReplayAndLiveMeetExactly(t *testing.T) {
 			log := newLog()
 			s := newServer(t, log, limits)
 			l := &ledger{ids: map[string][]string{}}
-			const subscribers, n = 5, 4000
+			const subscribers, n = 5, 2000
 			ended := make(chan struct{})
 			var all sync.WaitGroup
 			all.Go(func() { l.write(log, subscribers, n); close(ended) })

@@ -50,6 +50,8 @@ func all() []kind {
 		{name: "webhook", empty: func() any { return &webhookSettings{} }, open: openWebhook},
 		{name: "postgres", empty: func() any { return &postgresSettings{} }, open: openPostgres},
 		{name: "nats", empty: func() any { return &natsSettings{} }, open: openNATS},
+		{name: "kafka", empty: func() any { return &kafkaSettings{} }, open: openKafka},
+		{name: "redis", empty: func() any { return &redisSettings{} }, open: openRedis},
 		{name: "stdout", open: openStdout},
 	}
 }

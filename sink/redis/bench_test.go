@@ -17,20 +17,22 @@ func BenchmarkWrite(b *testing.B) {
 	body := []byte(`{"record":{"note":"` + strings.Repeat("0123456789", 40) + `"},"action":"update","metadata":{"seq":1}}`)
 	const size = 1000
 	for _, mode := range []Mode{Stream, String} {
-		b.Run("sink, "+string(mode), func(b *testing.B) {
-			r := newServer(b, 9).open(b, Config{Mode: mode, MaxLen: 100_000, Value: Message})
-			messages := make([]sink.Message, size)
-			seq := uint64(0)
-			for b.Loop() {
-				for i := range messages {
-					seq++
-					messages[i] = change(seq, fmt.Sprint(seq%50_000))
-					messages[i].Body = body
+		for _, guard := range []Guard{GuardSeq, GuardNone} {
+			b.Run("sink, "+string(mode)+", guard "+string(guard), func(b *testing.B) {
+				r := newServer(b, 9).open(b, Config{Mode: mode, MaxLen: 100_000, Value: Message, Guard: guard})
+				messages := make([]sink.Message, size)
+				seq := uint64(0)
+				for b.Loop() {
+					for i := range messages {
+						seq++
+						messages[i] = change(seq, fmt.Sprint(seq%50_000))
+						messages[i].Body = body
+					}
+					write(b, r, messages...)
 				}
-				write(b, r, messages...)
-			}
-			report(b, size)
-		})
+				report(b, size)
+			})
+		}
 		b.Run("go-redis, "+string(mode), func(b *testing.B) {
 			s := newServer(b, 9)
 			seq := uint64(0)

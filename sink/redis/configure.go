@@ -21,11 +21,15 @@ func (r *Redis) configure() error {
 	c.Stream = or(c.Stream, DefaultStream)
 	c.Key = or(c.Key, DefaultKey)
 	c.Value = or(c.Value, Record)
+	c.Guard = or(c.Guard, GuardSeq)
 	c.Window = or(c.Window, DefaultWindow)
 	c.Timeout = or(c.Timeout, DefaultTimeout)
 	c.Connections = or(c.Connections, DefaultConnections)
 	if c.Mode != Stream && c.Mode != String {
 		note("mode: %q is not known: use stream or string", c.Mode)
+	}
+	if c.Guard != GuardSeq && c.Guard != GuardNone {
+		note("guard: %q is not known: use seq or none", c.Guard)
 	}
 	if c.Value != Record && c.Value != Message {
 		note("value: %q is not known: use record or message", c.Value)

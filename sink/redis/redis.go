@@ -5,7 +5,8 @@
 //
 //  1. A change is delivered when Redis has answered to its command. How durable that is
 //     is up to the server's configuration (appendfsync, replicas).
-//  2. Changes of one key are applied in their order, and none twice: beside the data
+//  2. Changes of one key are applied in their order, and, unless [Config.Guard] says
+//     otherwise, none twice: beside the data
 //     lies the seq of the last one of its key, for [Config.Window]. The script that
 //     writes compares and sets it, so nothing comes between, and what comes again is
 //     counted as delivered. A later change of a call is not applied when the one before
@@ -35,6 +36,17 @@ type Mode string
 const (
 	Stream Mode = "stream" // an entry of a stream
 	String Mode = "string" // SET of the row's key, DEL when the row is deleted
+)
+
+// Guard says whether seqs lie beside the data.
+type Guard string
+
+// The guards.
+const (
+	GuardSeq Guard = "seq"
+	// GuardNone writes plain commands: several times as fast, and what comes again is
+	// written again. Changes of one key still keep their order.
+	GuardNone Guard = "none"
 )
 
 // Value says what a string holds.
@@ -77,6 +89,8 @@ type Config struct {
 	Value Value `yaml:"value" json:"value"`
 	// TTL is when strings expire by themselves; 0: never.
 	TTL time.Duration `yaml:"ttl" json:"ttl"`
+	// Guard default: GuardSeq.
+	Guard Guard `yaml:"guard" json:"guard"`
 	// Window is how long the seq of a key is remembered after its last change: longer
 	// than anything can come again. Default 8 days.
 	Window time.Duration `yaml:"window" json:"window"`

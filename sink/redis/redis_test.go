@@ -19,59 +19,65 @@ import (
 // TestConformance holds both modes to the contract, over TCP.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	t.Run("stream", func(t *testing.T) {
-		t.Parallel()
-		s := newServer(t, 1)
-		target := s.target(Config{})
-		target.Arrived = func(t testing.TB) []locksteptest.Arrival {
-			var list []locksteptest.Arrival
-			for _, body := range s.entries(t, "lockstep:app:public.conformance") {
-				var m struct {
-					Metadata struct {
-						Seq uint64   `json:"seq"`
-						PKs []string `json:"record_pks"`
-					} `json:"metadata"`
-				}
-				if err := json.Unmarshal(body, &m); err != nil {
-					t.Fatal(err)
-				}
-				list = append(list, locksteptest.Arrival{Seq: m.Metadata.Seq, Key: strings.Join(m.Metadata.PKs, "|"), Body: body})
+	for i, guard := range []Guard{GuardSeq, GuardNone} {
+		t.Run("stream, guard "+string(guard), func(t *testing.T) { conformsAsStream(t, newServer(t, 10+i), guard) })
+		t.Run("string, guard "+string(guard), func(t *testing.T) { conformsAsStrings(t, newServer(t, 12+i), guard) })
+	}
+}
+
+func conformsAsStream(t *testing.T, s *server, guard Guard) {
+	t.Parallel()
+	target := s.target(Config{Guard: guard})
+	target.Idempotent = guard == GuardSeq
+	target.Arrived = func(t testing.TB) []locksteptest.Arrival {
+		var list []locksteptest.Arrival
+		for _, body := range s.entries(t, "lockstep:app:public.conformance") {
+			var m struct {
+				Metadata struct {
+					Seq uint64   `json:"seq"`
+					PKs []string `json:"record_pks"`
+				} `json:"metadata"`
 			}
-			return list
-		}
-		locksteptest.TestSink(t, target)
-	})
-	t.Run("string", func(t *testing.T) {
-		t.Parallel()
-		s := newServer(t, 2)
-		target := s.target(Config{Mode: String})
-		target.Keeps = locksteptest.Newest
-		target.Expect = func(m sink.Message) json.RawMessage { return m.Record }
-		target.Poison = func(m *sink.Message) { m.PKs = json.RawMessage(`[]`) }
-		target.Arrived = func(t testing.TB) []locksteptest.Arrival {
-			var list []locksteptest.Arrival
-			keys, err := s.client.Keys(t.Context(), "app:*").Result()
-			if err != nil {
+			if err := json.Unmarshal(body, &m); err != nil {
 				t.Fatal(err)
 			}
-			for _, key := range keys {
-				text := s.get(t, key)
-				if text == "" {
-					continue // deleted since
-				}
-				var row struct {
-					ID string `json:"id"`
-					N  uint64 `json:"n"`
-				}
-				if err := json.Unmarshal([]byte(text), &row); err != nil {
-					t.Fatal(err)
-				}
-				list = append(list, locksteptest.Arrival{Seq: row.N, Key: row.ID, Body: json.RawMessage(text)})
-			}
-			return list
+			list = append(list, locksteptest.Arrival{Seq: m.Metadata.Seq, Key: strings.Join(m.Metadata.PKs, "|"), Body: body})
 		}
-		locksteptest.TestSink(t, target)
-	})
+		return list
+	}
+	locksteptest.TestSink(t, target)
+}
+
+func conformsAsStrings(t *testing.T, s *server, guard Guard) {
+	t.Parallel()
+	target := s.target(Config{Mode: String, Guard: guard})
+	target.Idempotent = guard == GuardSeq
+	target.Keeps = locksteptest.Newest
+	target.Expect = func(m sink.Message) json.RawMessage { return m.Record }
+	target.Poison = func(m *sink.Message) { m.PKs = json.RawMessage(`[]`) }
+	target.Arrived = func(t testing.TB) []locksteptest.Arrival {
+		var list []locksteptest.Arrival
+		keys, err := s.client.Keys(t.Context(), "app:*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys {
+			text := s.get(t, key)
+			if text == "" {
+				continue // deleted since
+			}
+			var row struct {
+				ID string `json:"id"`
+				N  uint64 `json:"n"`
+			}
+			if err := json.Unmarshal([]byte(text), &row); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, locksteptest.Arrival{Seq: row.N, Key: row.ID, Body: json.RawMessage(text)})
+		}
+		return list
+	}
+	locksteptest.TestSink(t, target)
 }
 
 func (s *server) target(c Config) locksteptest.Target {

@@ -97,17 +97,15 @@ const (
 // run sends all commands, and once more with the script those for which the server did
 // not know it.
 func (w *writing) run(ctx context.Context, l *line) {
+	if w.r.config.Guard == GuardNone {
+		w.plain(ctx, l)
+		return
+	}
 	var list []*group
 	open := map[string]*group{}
 	for i := range w.messages {
 		c, ok, err := w.command(i)
-		switch {
-		case err != nil:
-			w.errs[i], w.settled[i] = err, true
-			continue
-		case !ok:
-			w.settled[i] = true
-			w.r.ignored.Add(1)
+		if !w.effective(i, ok, err) {
 			continue
 		}
 		slot := ""
@@ -129,6 +127,55 @@ func (w *writing) run(ctx context.Context, l *line) {
 		w.stopped = w.r.refusal(sink.Retry, "it forgets scripts", nil)
 	}
 }
+
+// effective notes what became of a message without a command.
+func (w *writing) effective(i int, ok bool, err error) bool {
+	switch {
+	case err != nil:
+		w.errs[i], w.settled[i] = err, true
+	case !ok:
+		w.settled[i] = true
+		w.r.ignored.Add(1)
+	default:
+		return true
+	}
+	return false
+}
+
+// plain sends commands without the script: of each key one at a time.
+func (w *writing) plain(ctx context.Context, l *line) {
+	for left := len(w.messages); left > 0; {
+		p := l.client.Pipeline()
+		var sent []int
+		var results []*goredis.Cmd
+		for i := range w.messages {
+			// What is sent in this round is settled behind it.
+			if b := w.before[i]; w.settled[i] || b >= 0 && !w.settled[b] {
+				continue
+			}
+			left--
+			c, ok, err := w.command(i)
+			if w.effective(i, ok, err) {
+				args := append([]any{c.args[2], c.keys[0]}, c.args[3:]...)
+				sent, results = append(sent, i), append(results, p.Do(ctx, args...))
+			}
+		}
+		_, whole := p.Exec(ctx)
+		for n, i := range sent {
+			err := results[n].Err()
+			if w.settled[i] = true; err == nil && results[n].Val() == nil {
+				err = cmp.Or(whole, errUnsent)
+			}
+			if err != nil {
+				w.errs[i] = w.judge(ctx, err)
+				continue
+			}
+			w.r.written.Add(1)
+		}
+	}
+}
+
+var errUnsent = errors.New("the command was not sent")
 
 // send calls the script for groups in one pipeline, and returns those for which the
 // server does not know it.

@@ -87,5 +87,5 @@ func TestAClockThatWasSetBackRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Changes(t.Context(), "thing", ahead, 0)
-	kind(t, err, source.Restart)
+	_ = kind(t, err, source.Restart)
 }
