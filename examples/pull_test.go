@@ -206,9 +206,8 @@ with db: print("\n".join(str(r[0]) for r in db.execute(sys.argv[2])))`, file, sq
 }
 
 // TestWorkersKeepWhatTheyWorkOn: a batch that takes longer than ack_wait is not handed to
-// another worker meanwhile.
+// another worker meanwhile. It runs alone: its leases are short.
 func TestWorkersKeepWhatTheyWorkOn(t *testing.T) {
-	t.Parallel()
 	n := newNode(t, "", "")
 	n.consumer(client.Definition{Kind: "http", AckWait: "2s"})
 	n.exec("INSERT INTO orders VALUES (1, 0)")
