@@ -18,7 +18,7 @@ import (
 // openRealtime prepares the protocol of Supabase Realtime over the logs.
 func (e *Engine) openRealtime(context.Context) (func() error, error) {
 	e.realtime = realtime.New(realtime.Config{
-		Log: e.realtimeLog, Database: e.realtimeDatabase, Types: e.columnTypes, Keys: e.keyColumns, Moving: e.moving, Authorize: e.authorizeReader, Open: e.tokens.Open,
+		Log: e.realtimeLog, Database: e.realtimeDatabase, Types: e.columnTypes, Keys: e.keyColumns, Moving: e.moving, Authorize: e.authorizeReader, Open: e.tokens.Open, AllowedOrigins: e.cfg.CORS,
 		Logger: e.Logger.With(obs.KeyStage, "realtime"),
 	})
 	return nil, nil

@@ -202,8 +202,12 @@ func TestALostAnswerIsNoSecondRecord(t *testing.T) {
 	proxy := locksteptest.NewProxy(t, c.ListenAddrs()[0])
 	k := open(t, Config{Brokers: []string{proxy.Address()}, Dial: via(proxy.Address())})
 	write(t, k, change(1, "7"))
+	requests := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
 	proxy.Cut(locksteptest.Down, 0, locksteptest.Reset)
 	write(t, k, change(2, "7"), change(3, "7"))
+	if requests.Hits() < 2 {
+		t.Fatal("nothing was sent again: the test tests nothing")
+	}
 	if list := newReader(t, c, "app.public.orders").all(t); len(list) != 3 {
 		t.Errorf("%d records are stored, want 3", len(list))
 	}

@@ -156,7 +156,7 @@ func (t *target) truncate() string {
 // also a delete, has it alone. Without it a delete would not see a row that is being
 // inserted, and that one not the mark of the delete.
 func (t *target) held(d deed) string {
-	if false {
+	if d == removed {
 		return "SELECT pg_advisory_xact_lock(7301, $1::int4)"
 	}
 	return "SELECT pg_advisory_xact_lock_shared(7301, $1::int4)"
