@@ -177,7 +177,8 @@ func TestRetryAfterIsKept(t *testing.T) {
 		return taken
 	})
 	c := r.consumer(nil)
-	_, stop := pumping(t, c, e.sink(t), nil)
+	// One at a time: others that are on their way would come within the pause.
+	_, stop := pumping(t, c, e.sink(t), func(c *pump.Config) { c.Concurrency = 1 })
 	eventually(t, "all are settled", settled(c, 100))
 	stop()
 	e.check(t, 100)

@@ -185,6 +185,29 @@ func TestStreamsOfOthers(t *testing.T) {
 	write(t, n, change(6, "7"))
 }
 
+// TestNothingOvertakes: what the server refuses is not overtaken by a later change of
+// its key, and holds no other.
+func TestNothingOvertakes(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t, nil)
+	js := b.js(t)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "lockstep-app", Subjects: []string{"lockstep.app.>"}, MaxMsgSize: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	large := change(2, "a")
+	large.Body = append(large.Body, bytes.Repeat([]byte(" "), 1000)...)
+	n, err := open(t, Config{URL: b.host}).Write(t.Context(), []sink.Message{change(1, "a"), large, change(3, "a"), change(4, "b"), change(5, "a")})
+	var partial *sink.PartialError
+	if n != 1 || !errors.As(err, &partial) || len(partial.Failed) != 3 {
+		t.Fatalf("got %d, %v", n, err)
+	}
+	contains(t, partial.Failed[0].Err.Error(), "larger than the stream takes")
+	contains(t, partial.Failed[1].Err.Error(), "an earlier change of its key")
+	if list := stored(t, js, "lockstep-app"); len(list) != 2 {
+		t.Errorf("%d messages are stored, want the first of each key", len(list))
+	}
+}
+
 func TestAServerThatIsAway(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t, nil)
