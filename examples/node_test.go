@@ -45,7 +45,9 @@ func newNode(t *testing.T, token, more string) *node {
 	t.Helper()
 	n := &node{t: t, address: freeAddress(t), database: pgtest.Database(t), token: token}
 	pgtest.Exec(t, n.database, "CREATE TABLE orders (id int PRIMARY KEY, amount int, note text)")
-	n.config = fmt.Sprintf("data_dir: %q\nlisten: %s\ndatabases: [{name: app, url: %q}]\n%s", t.TempDir(), n.address, n.database, more)
+	_, port, _ := net.SplitHostPort(n.address)
+	slot := "lockstep_" + port // slots are the server's, and the tests share one
+	n.config = fmt.Sprintf("data_dir: %q\nlisten: %s\ndatabases: [{name: app, url: %q, slot: %s}]\n%s", t.TempDir(), n.address, n.database, slot, more)
 	api, err := client.New(client.Config{Server: n.url(), Token: token})
 	if err != nil {
 		t.Fatal(err)
