@@ -177,6 +177,7 @@ func TestSSEBrowser(t *testing.T) {
 	happen("ann", 6) // is shown, and then the page is loaded again
 	pgtest.Eventually(t, time.Minute, "the page to be loaded again", page.reloaded)
 	want = nil
+	shows("that it is connected again")
 	happen("ann", 7)
 	shows("only what happened after the reload")
 }
