@@ -66,7 +66,9 @@ type Collection struct {
 	Fields []Field // typed columns; nil: discovered from the records
 	// Feed is what Changes is asked for; several collections may share one feed.
 	// Empty: changes are found by Backfill and sweeps only.
-	Feed     string
+	Feed string
+	// Also are further feeds that tell what Feed does not, such as creations.
+	Also     []string
 	Volatile []string // dotted paths that change without meaning; left out of the fingerprint
 	// Every is the pause between polls of the feed, Settle how long the API may show
 	// changes out of order, Trailing how late it may show them at all, SweepEvery

@@ -17,7 +17,8 @@ import (
 type collection struct {
 	source.Collection
 	w       *work
-	feed    *feed  // nil: changes are found by reading it again
+	feed    *feed // nil: changes are found by reading it again
+	also    []*feed
 	unknown string // why there is no such collection
 	task    *task  // reading
 	store   *task  // writing
@@ -222,6 +223,14 @@ const (
 	sweeping      // to look for deletions, and read it again where no feed tells
 )
 
+// feeds returns all that tell of the collection.
+func (c *collection) feeds() []*feed {
+	if c.feed == nil {
+		return nil
+	}
+	return append([]*feed{c.feed}, c.also...)
+}
+
 // run fills the collection and keeps it right until the session ends.
 func (c *collection) run(ctx context.Context) error {
 	if c.unknown != "" {
@@ -231,9 +240,9 @@ func (c *collection) run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	if c.feed != nil {
+	for _, f := range c.feeds() {
 		select {
-		case <-c.feed.started:
+		case <-f.started:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -62,7 +62,6 @@ func newFeed(w *work, name string) *feed {
 
 // take adds a collection, and goes by the strictest of all of them.
 func (f *feed) take(c *collection) {
-	c.feed = f
 	f.collections = append(f.collections, c)
 	f.settle, f.trailing = max(f.settle, c.Settle), max(f.trailing, c.Trailing)
 	if c.Every > 0 && (f.every == 0 || c.Every < f.every) {

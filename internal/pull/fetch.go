@@ -149,7 +149,9 @@ func (s *Sync) Hint(_ context.Context, hints []source.Record) error {
 // hasten has changes of the collection looked for now.
 func (c *collection) hasten(now time.Time) {
 	if c.feed != nil {
-		c.feed.ask(now)
+		for _, f := range c.feeds() {
+			f.ask(now)
+		}
 		return
 	}
 	c.ask(now)

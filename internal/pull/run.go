@@ -316,11 +316,21 @@ func (w *work) choose(list []source.Collection) {
 		if c.Feed == "" {
 			continue
 		}
-		f := w.feeds[c.Feed]
-		if f == nil {
-			f = newFeed(w, c.Feed)
-			w.feeds[c.Feed] = f
+		w.feed(c.Feed).take(added)
+		added.feed = w.feeds[c.Feed]
+		for _, name := range c.Also {
+			w.feed(name).take(added)
+			added.also = append(added.also, w.feeds[name])
 		}
-		f.take(added)
 	}
+}
+
+// feed returns the feed of that name, which is made when somebody needs it.
+func (w *work) feed(name string) *feed {
+	f := w.feeds[name]
+	if f == nil {
+		f = newFeed(w, name)
+		w.feeds[name] = f
+	}
+	return f
 }

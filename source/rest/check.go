@@ -112,8 +112,8 @@ func (c *checker) columns(col *Collection) {
 }
 
 func (c *checker) changes(col *Collection) {
-	if col.Feed != "" && col.Changes != nil {
-		c.r.wrong(col.At, "feed and changes are two ways to find changes", "keep one of them")
+	if col.Feed != "" && col.Changes != nil && col.Changes.Kind != "created" {
+		c.r.wrong(col.At, "feed and changes are two ways to find changes", "keep one of them, or let changes tell of creations only: kind: created")
 	}
 	if f := col.Changes; f != nil {
 		f.name = col.name

@@ -204,10 +204,14 @@ func (s *Source) describe(c *Collection) source.Collection {
 		d.SweepEvery = c.Sweep.Every
 	}
 	f := c.Changes
-	if f != nil {
-		d.Feed = c.name
-	} else {
+	switch {
+	case c.Feed != "":
 		f = s.spec.Feeds[c.Feed]
+		if c.Changes != nil {
+			d.Also = []string{c.name}
+		}
+	case f != nil:
+		d.Feed = c.name
 	}
 	if f != nil {
 		d.Every, d.Settle, d.Trailing = either(d.Every, f.Every), either(d.Settle, f.Settle), either(d.Trailing, f.Trailing)
