@@ -58,7 +58,7 @@ type often struct{ source.Source }
 func (o often) Collections(ctx context.Context) ([]source.Collection, error) {
 	list, err := o.Source.Collections(ctx)
 	for i := range list {
-		if list[i].Feed != "events" || list[i].Name == "checkout_session" { // no event tells of a new session
+		if list[i].Feed != "events" {
 			list[i].SweepEvery = time.Second
 		}
 	}

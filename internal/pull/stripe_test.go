@@ -3,7 +3,11 @@ package pull_test
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
+	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -160,4 +164,31 @@ func TestAMirrorFollowsALivingAccount(t *testing.T) {
 	a.same(b, e, simulated()...)
 	b.logged(t, "backfill customer started")
 	b.logged(t, "backfill customer completed")
+}
+
+// Stripe has no event for a new checkout session, only for its end: its list tells of it.
+func TestWhatHasNoEventIsThereAfterAWait(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, sandbox.Options{Customers: 5, Unlimited: true})
+	b := newBench(t, "stripe", a.source(), "checkout_session")
+	e := b.run()
+	e.wait(t)
+	prices := slices.Collect(maps.Keys(a.truth("price")))
+	form := url.Values{"mode": {"payment"}, "success_url": {"https://shop.example/ok"}, "line_items[0][price]": {prices[0]}, "line_items[0][quantity]": {"1"}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.url+"/v1/checkout/sessions", strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+a.key)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", res.StatusCode, body)
+	}
+	e.wait(t)
+	a.same(b, e, "checkout_session")
 }
