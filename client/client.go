@@ -60,6 +60,7 @@ type Client struct {
 	token string
 	agent string
 	http  *http.Client
+	claim Claim
 }
 
 // New returns a client. It connects to nothing yet; a malformed address gives an

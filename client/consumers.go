@@ -31,6 +31,11 @@ type Definition struct {
 	Backoff     *Backoff        `json:"backoff,omitempty"`
 	Batch       *Batching       `json:"batch,omitempty"`   // of kinds that send
 	Webhook     json.RawMessage `json:"webhook,omitempty"` // settings of kind webhook, as JSON; the server shows no secrets
+	Postgres    json.RawMessage `json:"postgres,omitempty"`
+	Nats        json.RawMessage `json:"nats,omitempty"`
+	Kafka       json.RawMessage `json:"kafka,omitempty"`
+	Redis       json.RawMessage `json:"redis,omitempty"`
+	Metadata    json.RawMessage `json:"metadata,omitempty"` // the user's
 }
 
 // Batching says how kinds that send put changes together.
@@ -55,7 +60,8 @@ type Consumer struct {
 	Stats  Stats  `json:"stats"`
 	// Destination is how sending goes; nil: nothing is sent.
 	Destination *Destination `json:"destination"`
-	ManagedBy   string       `json:"managed_by"` // api, or file: the configuration
+	ManagedBy   string       `json:"managed_by"`   // api, file: the configuration, or apply
+	AppliedFrom string       `json:"applied_from"` // the file that it was applied from
 	CreatedAt   time.Time    `json:"created_at"`
 	UpdatedAt   time.Time    `json:"updated_at"`
 
@@ -124,20 +130,21 @@ func (c *Client) Consumer(ctx context.Context, name string) (Consumer, error) {
 // else that marshals to the JSON of the wire contract.
 func (c *Client) CreateConsumer(ctx context.Context, definition any) (Consumer, error) {
 	var out Consumer
-	err := c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "consumers"}, body: definition}, &out)
+	err := c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "consumers"}, query: c.claim.query(), body: definition}, &out)
 	return out, err
 }
 
-// UpdateConsumer changes the fields that are in patch and leaves the others.
+// UpdateConsumer changes the fields that are in patch and leaves the others. What was
+// applied from a file needs a [Claim].
 func (c *Client) UpdateConsumer(ctx context.Context, name string, patch any) (Consumer, error) {
 	var out Consumer
-	err := c.do(ctx, call{method: http.MethodPatch, path: consumerPath(name), body: patch, retry: repeatable}, &out)
+	err := c.do(ctx, call{method: http.MethodPatch, path: consumerPath(name), query: c.claim.query(), body: patch, retry: c.claim.retry()}, &out)
 	return out, err
 }
 
 // DeleteConsumer deletes the consumer with its position and its dead letters.
 func (c *Client) DeleteConsumer(ctx context.Context, name string) error {
-	return c.do(ctx, call{method: http.MethodDelete, path: consumerPath(name)}, nil)
+	return c.do(ctx, call{method: http.MethodDelete, path: consumerPath(name), query: c.claim.query()}, nil)
 }
 
 // PauseConsumer stops handing out changes; what is out may still be settled.

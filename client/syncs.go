@@ -32,6 +32,12 @@ type SyncCredential struct {
 	Properties map[string]string `json:"properties"`
 }
 
+// SyncProperties is what the server tells of a credential: never its values.
+type SyncProperties struct {
+	Kind  string   `json:"kind"`
+	Names []string `json:"property_names"`
+}
+
 // SyncRateLimit narrows what an API allows. What is left zero leaves it as it is.
 type SyncRateLimit struct {
 	RequestsPerSecond float64 `json:"requests_per_second,omitempty"`
@@ -44,10 +50,16 @@ type Sync struct {
 	ID            string           `json:"id"`
 	Name          string           `json:"name"`
 	Provider      string           `json:"provider"`
+	Spec          string           `json:"spec"`      // of provider rest: the YAML
+	SpecFile      string           `json:"spec_file"` // and the file's name, in the server's configuration
 	BaseURL       string           `json:"base_url"`
+	Credential    SyncProperties   `json:"credential"`
+	Every         string           `json:"every"`      // pause between two polls; empty: as the API's spec says
+	RateLimit     *SyncRateLimit   `json:"rate_limit"` // nil: only the API's own limits
 	Database      string           `json:"database"`
 	Schema        string           `json:"schema"`
 	CollectionIDs []string         `json:"collection_ids"`
+	All           bool             `json:"all_collections"` // none were chosen: every one
 	ExternalID    string           `json:"external_id"`
 	Metadata      json.RawMessage  `json:"metadata"`
 	Paused        bool             `json:"paused"`
@@ -58,7 +70,8 @@ type Sync struct {
 	BackfilledAt  *time.Time       `json:"backfilled_at"` // when every collection had been read once; nil: not yet
 	Collections   []SyncCollection `json:"collections"`
 	Quotas        []SyncQuota      `json:"quotas"`
-	ManagedBy     string           `json:"managed_by"` // api, or file: the configuration
+	ManagedBy     string           `json:"managed_by"`   // api, file: the configuration, or apply
+	AppliedFrom   string           `json:"applied_from"` // the file that it was applied from
 	CreatedAt     time.Time        `json:"created_at"`
 	UpdatedAt     time.Time        `json:"updated_at"`
 
@@ -127,18 +140,19 @@ func (c *Client) Sync(ctx context.Context, name string) (Sync, error) {
 // CreateSync makes a sync. The definition is a [SyncDefinition] or anything else that
 // marshals to the JSON of the wire contract.
 func (c *Client) CreateSync(ctx context.Context, definition any) (Sync, error) {
-	return c.sync(ctx, call{method: http.MethodPost, path: []string{"v1", "syncs"}, body: definition})
+	return c.sync(ctx, call{method: http.MethodPost, path: []string{"v1", "syncs"}, query: c.claim.query(), body: definition})
 }
 
 // UpdateSync changes the fields that are in patch and leaves the others. To change
-// where the credential is sent (base_url, spec), patch must hold it.
+// where the credential is sent (base_url, spec), patch must hold it. What was applied
+// from a file needs a [Claim].
 func (c *Client) UpdateSync(ctx context.Context, name string, patch any) (Sync, error) {
-	return c.sync(ctx, call{method: http.MethodPatch, path: syncPath(name), body: patch, retry: repeatable})
+	return c.sync(ctx, call{method: http.MethodPatch, path: syncPath(name), query: c.claim.query(), body: patch, retry: c.claim.retry()})
 }
 
 // DeleteSync ends a sync and forgets its state. Its tables stay.
 func (c *Client) DeleteSync(ctx context.Context, name string) error {
-	return c.do(ctx, call{method: http.MethodDelete, path: syncPath(name)}, nil)
+	return c.do(ctx, call{method: http.MethodDelete, path: syncPath(name), query: c.claim.query()}, nil)
 }
 
 // RunSync has the API asked for everything now.

@@ -37,6 +37,8 @@ type database struct {
 	changes, transactions, bytes uint64     // that the metrics know of
 	place                        progress   // as it was when it last moved
 
+	alterations alterations
+
 	// nil when the database is not captured
 	patterns   pattern.Patterns
 	capture    *wal.Capture
@@ -126,6 +128,7 @@ func (e *Engine) prepareCapture(ctx context.Context, d *database) error {
 			d.lag.Store(int64(b.Lag))
 			d.stream.Appended(b.Changes, b.Bytes)
 		},
+		Altered: d.alterations.take,
 	})
 	return err
 }

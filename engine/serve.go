@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"lockstep"
 	"lockstep/internal/api"
@@ -60,7 +61,12 @@ func (e *Engine) home() *database {
 // server opens the listener, so that a port in use is told before anything runs, and
 // returns what serves it.
 func (e *Engine) server(ctx context.Context) (func(context.Context) error, error) {
-	a, err := api.New(api.Config{
+	var a *api.API // the pages call it, and it answers with the pages
+	pages, err := e.console(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.ServeHTTP(w, r) }))
+	if err != nil {
+		return nil, err
+	}
+	a, err = api.New(api.Config{
 		Tokens:    e.tokens,
 		Consumers: e.consumers(),
 		Databases: e.databaseList,
@@ -69,11 +75,13 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Backfills: backfillCalls{e},
 		Syncs:     e.syncs,
 		Realtime:  e.realtime,
+		Console:   pages,
 		Events:    e.events,
 		Origins:   e.cfg.CORS,
 		Kinds:     sentKinds{},
 		Sending:   sending{e.pumps},
 		Providers: e.prefixes,
+		Mirrored:  e.mirrored.find,
 		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
 	})
 	if err != nil {
@@ -103,6 +111,9 @@ func (e *Engine) databaseList() []api.Database {
 	list := make([]api.Database, len(e.databases))
 	for i, d := range e.databases {
 		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status}
+		if d.capture != nil {
+			list[i].Captured = captured{d}
+		}
 	}
 	return list
 }

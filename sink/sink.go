@@ -36,6 +36,7 @@ type Message struct {
 	Action         lockstep.Action
 	Database       string
 	Schema, Table  string          // empty for changes of everything
+	Sync           string          // the name of the sync, of records in the API's view; empty: it is a row
 	PKs            json.RawMessage // array of texts in key order; [] when there is no key
 	IdempotencyKey string          // equal on each redelivery
 	CommitTime     time.Time

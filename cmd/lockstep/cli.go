@@ -31,6 +31,7 @@ type cli struct {
 	Verify     verifyCmd     `cmd:"" help:"Compare an API with its tables."`
 	Backfill   backfillCmd   `cmd:"" help:"Send existing rows to a consumer, or repair gaps."`
 	Dead       deadCmd       `cmd:"" help:"Look at dead letters, retry or drop them."`
+	Filter     filterCmd     `cmd:"" help:"Try filters and transforms on real changes."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Make, list and revoke API tokens."`
 	Sandbox    sandboxCmd    `cmd:"" help:"Serve simulated APIs: Stripe and GitHub with worlds that live, limits and faults."`
 	Bench      benchCmd      `cmd:"" help:"Measure this machine."`

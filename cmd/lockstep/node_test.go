@@ -55,6 +55,7 @@ func newNode() *node {
 	n.syncs.routes(mux)
 	mux.HandleFunc("GET /v1/databases/{name}", n.database)
 	mux.HandleFunc("GET /v1/databases/{name}/changes", n.tail)
+	mux.HandleFunc("POST /v1/databases/{name}/trial", n.trial)
 	n.server = httptest.NewServer(n.authorized(mux))
 	return n
 }

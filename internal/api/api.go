@@ -32,7 +32,9 @@ import (
 
 	"lockstep"
 	"lockstep/internal/auth"
+	"lockstep/internal/deliver"
 	"lockstep/internal/obs"
+	"lockstep/internal/tail"
 )
 
 // Config is what an API is made of. Tokens, Consumers and Databases are needed.
@@ -57,6 +59,9 @@ type Config struct {
 	// Providers names what stands before the colon of a collection, such as stripe; a
 	// consumer of another one's collections is refused. nil: none is.
 	Providers func() []string
+	// Mirrored tells what a table mirrors, as [deliver.Config] has it; nil: nothing is
+	// mirrored.
+	Mirrored func(database, schema, table string) (deliver.Mirrored, bool)
 
 	// Events is where /events gets its events from; nil: there are none. Pages of Origins,
 	// such as https://app.example.com, may follow them; * stands for all where tokens are
@@ -67,6 +72,10 @@ type Config struct {
 	// Realtime answers everything below /realtime/v1/. It checks origins and tokens
 	// itself, in the words of its protocol. nil: there is nothing.
 	Realtime http.Handler
+
+	// Console answers / and everything below /console/, after Host and Origin have been
+	// checked. nil: there is nothing.
+	Console http.Handler
 
 	Audit     Auditor             // nil: the audit goes to the log
 	Metrics   *obs.Metrics        // nil: not counted
@@ -89,6 +98,7 @@ type API struct {
 	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
 	backfills Backfills
 	realtime  http.Handler
+	console   http.Handler
 	events    Events
 	origins   []string
 	tickets   tickets
@@ -98,6 +108,7 @@ type API struct {
 	kinds     Kinds
 	sending   Sending
 	providers func() []string
+	mirrored  func(database, schema, table string) (deliver.Mirrored, bool)
 	audit     Auditor
 	metrics   *obs.Metrics
 	gatherer  prometheus.Gatherer
@@ -114,6 +125,7 @@ type API struct {
 	drain       drain
 	active      gate
 	buffers     buffers
+	tails       *tail.Server
 }
 
 // New makes the API. It starts nothing and answers nothing until it is served.
@@ -123,9 +135,9 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		backfills: c.Backfills, realtime: c.Realtime, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, realtime: c.Realtime, console: c.Console, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, mirrored: c.Mirrored, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
-		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(),
+		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(), tails: tail.New(tail.Limits{}),
 	}
 	if a.log == nil {
 		a.log = slog.Default()
@@ -147,8 +159,10 @@ func New(c Config) (*API, error) {
 	a.backfillRoutes()
 	a.syncRoutes()
 	a.changeRoutes()
+	a.trialRoutes()
 	a.eventRoutes()
 	a.statusRoutes()
+	a.capturedRoutes()
 	a.tokenRoutes()
 	if err := a.docsRoutes(); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"lockstep"
 	"lockstep/internal/auth"
 	"lockstep/internal/filter"
+	"lockstep/internal/tail"
 )
 
 func (a *API) changeRoutes() {
@@ -19,43 +20,25 @@ func (a *API) changeRoutes() {
 	a.plain(one, about{"get-change", "Show a change, and where it is with each consumer", "databases", 200}, a.describeChange, a.showChange)
 }
 
-// selectChanges makes a selector of what a request asks for.
-func (a *API) selectChanges(sel Selection, database string) (Selector, error) {
-	tables, err := a.tablesOf(sel.Tables)
-	if err != nil {
-		return nil, bad("query.tables", "%s", err)
+// selectChanges makes a selection of what a request asks for.
+func (a *API) selectChanges(sel Selection) (chosen tail.Selection, err error) {
+	chosen.Actions = sel.Actions
+	if chosen.Tables, err = a.tablesOf(sel.Tables); err != nil {
+		return chosen, bad("query.tables", "%s", err)
 	}
-	var wanted [8]bool // by action
-	for _, action := range sel.Actions {
-		wanted[action] = true
+	if sel.Filter == "" {
+		return chosen, nil
 	}
-	wanted[lockstep.Gap] = true // what may be missing concerns everybody
-	if len(sel.Actions) == 0 {
-		wanted = [8]bool{true, true, true, true, true, true, true, true}
+	if chosen.Filter, err = filter.Compile(filter.Filter, sel.Filter); err != nil {
+		return chosen, bad("query.filter", "%s", err)
 	}
-	var program *filter.Program
-	if sel.Filter != "" {
-		if program, err = filter.Compile(filter.Filter, sel.Filter); err != nil {
-			return nil, bad("query.filter", "%s", err)
-		}
-	}
-	return func(r lockstep.Record) (bool, error) {
-		t := r.Table()
-		// Rows read for one consumer are no news to anybody else.
-		if t.Consumer != "" || !wanted[r.Action()&7] || !tables(t) {
-			return false, nil
-		}
-		if program == nil || r.Action().Whole() {
-			return true, nil
-		}
-		return program.Match(filter.NewInput(r, database))
-	}, nil
+	return chosen, nil
 }
 
 func (a *API) tablesOf(patterns []string) (func(*lockstep.Table) bool, error) {
 	switch {
 	case len(patterns) == 0:
-		return func(*lockstep.Table) bool { return true }, nil
+		return nil, nil
 	case a.tables == nil:
 		return nil, errors.New("this node cannot select tables")
 	}

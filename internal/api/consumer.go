@@ -17,7 +17,8 @@ type Consumers interface {
 	// ([deliver.DefinitionError]) and [lockstep.ErrConflict] for a name that is taken.
 	Create(ctx context.Context, d deliver.Definition) (Consumer, error)
 	// Change replaces the definition of the consumer with that id. Consumers of the
-	// configuration give [lockstep.ErrConflict].
+	// configuration give [lockstep.ErrConflict], as do those whose UpdatedAt is not that
+	// of d any more.
 	Change(ctx context.Context, d deliver.Definition) (Consumer, error)
 	Delete(ctx context.Context, id string) error
 	// Pause stops handing out, over restarts too, until Resume.

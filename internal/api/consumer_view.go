@@ -39,7 +39,8 @@ type ConsumerView struct {
 	Status      string            `json:"status" enum:"active,paused" doc:"paused: nothing is handed out"`
 	Health      HealthView        `json:"health"`
 	Metadata    json.RawMessage   `json:"metadata"`
-	ManagedBy   string            `json:"managed_by" enum:"api,file" doc:"file: defined in the configuration, and changed there only"`
+	ManagedBy   string            `json:"managed_by" enum:"api,file,apply" doc:"file: defined in the configuration, and changed there only. apply: made by lockstep apply, and changed by hand only with override"`
+	AppliedFrom string            `json:"applied_from,omitempty" doc:"The file that it was applied from"`
 	CreatedAt   time.Time         `json:"created_at"`
 	UpdatedAt   time.Time         `json:"updated_at"`
 	Stats       ConsumerStatsView `json:"stats"`
@@ -80,7 +81,7 @@ func (a *API) viewOfConsumer(c Consumer) ConsumerView {
 	v := ConsumerView{
 		ID: d.ID, Name: d.Name, Kind: d.Kind, Database: d.Database, Filter: d.Filter, Transform: d.Transform,
 		Start: d.Start, Backfill: d.Backfill, OrderBy: OrderBy{d.OrderBy}, AckWait: spanText(d.AckWait), MaxInFlight: d.MaxInFlight, MaxAttempts: d.MaxAttempts,
-		OnExhausted: d.OnExhausted, Paused: s.Paused, Status: "active", Metadata: d.Metadata, ManagedBy: d.ManagedBy,
+		OnExhausted: d.OnExhausted, Paused: s.Paused, Status: "active", Metadata: d.Metadata, ManagedBy: d.ManagedBy, AppliedFrom: d.AppliedFrom,
 		Backoff:   BackoffView{First: spanText(d.Backoff.First), Max: spanText(d.Backoff.Max), Jitter: d.Backoff.Jitter},
 		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(), Stats: statsOf(s), Health: healthOf(s),
 	}

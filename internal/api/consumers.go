@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -23,13 +24,21 @@ func families() []family {
 }
 
 type (
-	consumerInput     struct{ Body ConsumerBody }
-	httpConsumerInput struct{ Body HTTPConsumerBody }
-	changeInput       struct {
+	consumerInput struct {
+		Claim
+		Body ConsumerBody
+	}
+	httpConsumerInput struct {
+		Claim
+		Body HTTPConsumerBody
+	}
+	changeInput struct {
+		Claim
 		ID   string `path:"id" doc:"Id or name"`
 		Body ConsumerBody
 	}
 	httpChangeInput struct {
+		Claim
 		ID   string `path:"id" doc:"Id or name"`
 		Body HTTPConsumerBody
 	}
@@ -137,7 +146,7 @@ func (a *API) getHTTPConsumer(_ context.Context, in *idInput) (*httpConsumerOutp
 }
 
 func (a *API) createConsumer(ctx context.Context, in *consumerInput) (*consumerOutput, note, error) {
-	c, err := a.define(ctx, in.Body)
+	c, err := a.define(ctx, in.Body, in.Claim)
 	if err != nil {
 		return nil, note{}, err
 	}
@@ -146,7 +155,7 @@ func (a *API) createConsumer(ctx context.Context, in *consumerInput) (*consumerO
 }
 
 func (a *API) createHTTPConsumer(ctx context.Context, in *httpConsumerInput) (*httpConsumerOutput, note, error) {
-	c, err := a.define(ctx, in.Body)
+	c, err := a.define(ctx, in.Body, in.Claim)
 	if err != nil {
 		return nil, note{}, err
 	}
@@ -155,8 +164,9 @@ func (a *API) createHTTPConsumer(ctx context.Context, in *httpConsumerInput) (*h
 }
 
 // define makes a consumer of a body.
-func (a *API) define(ctx context.Context, body definer) (Consumer, error) {
+func (a *API) define(ctx context.Context, body definer, claim Claim) (Consumer, error) {
 	var d deliver.Definition
+	claim.take(&d.ManagedBy, &d.AppliedFrom)
 	var f faults
 	body.apply(&d, &f)
 	a.kindly(body.kindSettings(), &d, &f)
@@ -205,7 +215,7 @@ func (a *API) databaseFor(d *deliver.Definition) (Database, error) {
 }
 
 func (a *API) changeConsumer(ctx context.Context, in *changeInput) (*consumerOutput, note, error) {
-	c, n, err := a.change(ctx, families()[0], in.ID, in.Body)
+	c, n, err := a.change(ctx, families()[0], in.ID, in.Body, in.Claim)
 	if err != nil {
 		return nil, n, err
 	}
@@ -213,21 +223,40 @@ func (a *API) changeConsumer(ctx context.Context, in *changeInput) (*consumerOut
 }
 
 func (a *API) changeHTTPConsumer(ctx context.Context, in *httpChangeInput) (*httpConsumerOutput, note, error) {
-	c, n, err := a.change(ctx, families()[1], in.ID, in.Body)
+	c, n, err := a.change(ctx, families()[1], in.ID, in.Body, in.Claim)
 	if err != nil {
 		return nil, n, err
 	}
 	return &httpConsumerOutput{Body: a.viewOfHTTPConsumer(c)}, n, nil
 }
 
-// change gives a consumer what the body says; the rest stays.
-func (a *API) change(ctx context.Context, fam family, idOrName string, body definer) (Consumer, note, error) {
+// changeTries bounds how often a change is made anew because another one came between.
+const changeTries = 8
+
+// change gives a consumer what the body says; the rest stays, as it is when the change is
+// made.
+func (a *API) change(ctx context.Context, fam family, idOrName string, body definer, claim Claim) (c Consumer, n note, err error) {
+	for range changeTries {
+		var stale *staleError
+		if c, n, err = a.changeSeen(ctx, fam, idOrName, body, claim); !errors.As(err, &stale) {
+			return c, n, err
+		}
+	}
+	return nil, note{}, err
+}
+
+// changeSeen changes a consumer, unless it is changed meanwhile.
+func (a *API) changeSeen(ctx context.Context, fam family, idOrName string, body definer, claim Claim) (Consumer, note, error) {
 	c, err := a.consumer(fam, idOrName)
 	if err != nil {
 		return nil, note{}, err
 	}
 	before := c.Definition()
+	if err := claim.check(keeperOfConsumer(before)); err != nil {
+		return nil, note{}, err
+	}
 	after := before
+	claim.take(&after.ManagedBy, &after.AppliedFrom)
 	var f faults
 	body.apply(&after, &f)
 	if after.Kind == before.Kind {
@@ -256,23 +285,40 @@ func (a *API) change(ctx context.Context, fam family, idOrName string, body defi
 		return nil, note{}, f.invalid(err)
 	}
 	err = a.wanted(ctx, before, after, func(ctx context.Context) error {
-		_, err := a.consumers.Change(ctx, before)
+		undone := before
+		undone.UpdatedAt = c.Definition().UpdatedAt
+		_, err := a.consumers.Change(ctx, undone)
 		return err
 	})
 	if err != nil {
 		return nil, note{}, err
 	}
-	return c, note{target: before.Name, before: bodyOf(before), after: bodyOf(c.Definition())}, nil
+	changed := consumerAudit{ConsumerBody: bodyOf(c.Definition()), AppliedFrom: claim.AppliedFrom, Override: overrides(claim.Override)}
+	return c, note{target: before.Name, before: bodyOf(before), after: changed}, nil
 }
 
-func (a *API) deleteConsumer(f family) func(context.Context, *idInput) (*emptyOutput, note, error) {
-	return func(ctx context.Context, in *idInput) (*emptyOutput, note, error) {
+// consumerAudit is a definition as the audit keeps it: no secret is in it.
+type consumerAudit struct {
+	ConsumerBody
+	AppliedFrom string    `json:"applied_from,omitempty"`
+	Override    overrides `json:"override,omitempty"`
+}
+
+func keeperOfConsumer(d deliver.Definition) keeper {
+	return keeper{what: "consumer", name: d.Name, managedBy: d.ManagedBy, appliedFrom: d.AppliedFrom, updated: d.UpdatedAt}
+}
+
+func (a *API) deleteConsumer(f family) func(context.Context, *endInput) (*emptyOutput, note, error) {
+	return func(ctx context.Context, in *endInput) (*emptyOutput, note, error) {
 		c, err := a.consumer(f, in.ID)
 		if err != nil {
 			return nil, note{}, err
 		}
 		d := c.Definition()
-		return nil, note{target: d.Name, before: bodyOf(d)}, a.consumers.Delete(ctx, d.ID)
+		if err := in.check(keeperOfConsumer(d)); err != nil {
+			return nil, note{}, err
+		}
+		return nil, note{target: d.Name, before: bodyOf(d), after: in.after()}, a.consumers.Delete(ctx, d.ID)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lockstep"
 )
 
 func TestParseDuration(t *testing.T) {
@@ -90,7 +92,7 @@ func FuzzFold(f *testing.F) {
 	f.Add("{\"a\":\n 1,\r\n\"b\": \"x\\n\"}")
 	f.Fuzz(func(t *testing.T, text string) {
 		data := []byte(text)
-		fold(data)
+		lockstep.FoldLines(data)
 		if strings.ContainsAny(string(data), "\r\n") || len(data) != len(text) {
 			t.Errorf("%q became %q", text, data)
 		}

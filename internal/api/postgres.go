@@ -46,7 +46,7 @@ func (p Postgres) Insert(ctx context.Context, d deliver.Definition) error {
 
 const updateConsumer = `
 UPDATE lockstep.consumer
-SET name = $2::text, definition = $3::jsonb, paused = $4::boolean, updated_at = $5::timestamptz
+SET name = $2::text, definition = $3::jsonb, paused = $4::boolean, updated_at = $5::timestamptz, managed_by = $6::text
 WHERE id = $1::uuid`
 
 // Update implements [Definitions].
@@ -55,7 +55,7 @@ func (p Postgres) Update(ctx context.Context, d deliver.Definition) error {
 	if err != nil {
 		return err
 	}
-	tag, err := p.Pool.Exec(ctx, updateConsumer, d.ID, d.Name, definition, d.Paused, d.UpdatedAt)
+	tag, err := p.Pool.Exec(ctx, updateConsumer, d.ID, d.Name, definition, d.Paused, d.UpdatedAt, d.ManagedBy)
 	if err == nil && tag.RowsAffected() == 0 {
 		return fmt.Errorf("consumer %s: %w", d.ID, lockstep.ErrNotFound)
 	}
@@ -133,7 +133,7 @@ func (p Postgres) scanDefinition(row pgx.CollectableRow) (deliver.Definition, er
 	if err := f.problem(); err != nil {
 		return d, fmt.Errorf("consumer %s: its definition is not usable: %w", name, err)
 	}
-	d.Name, d.Kind, d.Database, d.Paused, d.ManagedBy = name, kind, database, paused, by
+	d.Name, d.Kind, d.Database, d.Paused, d.ManagedBy, d.AppliedFrom = name, kind, database, paused, by, body.AppliedFrom
 	p.unseal(&d, body)
 	d.CreatedAt, d.UpdatedAt = d.CreatedAt.UTC(), d.UpdatedAt.UTC()
 	d.Defaults()

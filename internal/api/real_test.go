@@ -141,7 +141,7 @@ func (r *real) serve(b *deliver.Broker) {
 		Tokens:    tokens,
 		Consumers: &api.Registry{Broker: api.Deliver(b), Store: api.Postgres{Pool: r.pool}},
 		Databases: func() []api.Database { return []api.Database{{Name: "app", Log: api.LogOf(r.log)}} },
-		Audit:     api.Postgres{Pool: r.pool}, Backfills: &memBackfills{},
+		Audit:     api.Postgres{Pool: r.pool}, Backfills: &memBackfills{}, Mirrored: mirroredPulls,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -70,13 +70,16 @@ func (r *Registry) List() []Consumer {
 	return all
 }
 
-// Create stores and opens a new consumer. It sets the id and the times.
+// Create stores and opens a new consumer. It sets the id, the times and, unless apply
+// manages it, that it was made by API.
 func (r *Registry) Create(ctx context.Context, d deliver.Definition) (Consumer, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make an id for consumer %q: %w", d.Name, err)
 	}
-	d.ID, d.ManagedBy = id.String(), "api"
+	if d.ID = id.String(); d.ManagedBy != keptByApply {
+		d.ManagedBy = keptByAPI
+	}
 	d.CreatedAt = time.Now().UTC().Truncate(time.Microsecond)
 	d.UpdatedAt = d.CreatedAt
 	d.Defaults()
@@ -120,8 +123,10 @@ func (r *Registry) free(d deliver.Definition) error {
 	return nil
 }
 
-// Change replaces the definition of a consumer.
+// Change replaces the definition of a consumer. UpdatedAt is that of the definition
+// which d was made of: one that was changed since is left as it is.
 func (r *Registry) Change(ctx context.Context, d deliver.Definition) (Consumer, error) {
+	seen := d.UpdatedAt
 	d.UpdatedAt = time.Now().UTC().Truncate(time.Microsecond)
 	if err := d.Validate(); err != nil {
 		return nil, err
@@ -131,6 +136,12 @@ func (r *Registry) Change(ctx context.Context, d deliver.Definition) (Consumer, 
 	before, err := r.mayChange(d.ID)
 	if err != nil {
 		return nil, err
+	}
+	if !before.UpdatedAt.Equal(seen) {
+		return nil, &staleError{before.Name}
+	}
+	if !d.UpdatedAt.After(seen) { // the clock was set back, or is coarse
+		d.UpdatedAt = seen.Add(time.Microsecond)
 	}
 	if err := r.free(d); err != nil {
 		return nil, err
@@ -177,7 +188,7 @@ func (r *Registry) mayChange(id string) (deliver.Definition, error) {
 		return deliver.Definition{}, err
 	}
 	d := c.Definition()
-	if d.ManagedBy == "file" {
+	if d.ManagedBy == keptByFile {
 		where := "the configuration"
 		if r.DefinedIn != nil {
 			where = r.DefinedIn(d.Name)

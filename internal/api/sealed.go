@@ -16,7 +16,8 @@ type Sealer interface {
 // sealed with them.
 type stored struct {
 	ConsumerBody
-	Sealed []byte `json:"sealed_settings,omitempty"`
+	Sealed      []byte `json:"sealed_settings,omitempty"`
+	AppliedFrom string `json:"applied_from,omitempty"`
 }
 
 // settingsOf is what a seal is bound to.
@@ -25,8 +26,8 @@ func settingsOf(id string) string { return "settings of consumer " + id }
 // encode makes what is stored of a definition. Those of the configuration have their
 // secrets there.
 func (p Postgres) encode(d deliver.Definition) ([]byte, error) {
-	s := stored{ConsumerBody: bodyOf(d)}
-	if len(d.Settings) > 0 && p.Sealer != nil && d.ManagedBy != "file" {
+	s := stored{ConsumerBody: bodyOf(d), AppliedFrom: d.AppliedFrom}
+	if len(d.Settings) > 0 && p.Sealer != nil && d.ManagedBy != keptByFile {
 		s.Sealed = p.Sealer.Seal(d.Settings, settingsOf(d.ID))
 	}
 	return json.Marshal(s)

@@ -30,6 +30,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problemOf(err).write(w)
 		return
 	}
+	if a.console != nil && (r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, consolePrefix)) {
+		a.console.ServeHTTP(w, r)
+		return
+	}
 	h, pattern := a.mux.Handler(r)
 	if pattern == "" {
 		unrouted(w, r, h)
@@ -37,6 +41,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mux.ServeHTTP(w, r)
 }
+
+// consolePrefix is where the pages of the console are.
+const consolePrefix = "/console/"
 
 // realtimePrefix is where clients of Supabase Realtime connect.
 const realtimePrefix = "/realtime/v1/"

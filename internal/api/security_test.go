@@ -14,13 +14,14 @@ import (
 // purpose: a route that appears or changes has to be thought about here.
 func matrix() map[string]string {
 	m := map[string]string{
-		"GET /v1/databases": "read", "GET /v1/databases/{name}": "read", "GET /v1/status": "read",
+		"GET /v1/databases": "read", "GET /v1/databases/{name}": "read", "GET /v1/status": "read", "GET /v1/databases/{name}/tables": "read",
 		"GET /v1/databases/{name}/changes": "read", "GET /v1/databases/{name}/changes/{seq}": "read",
 		"GET /v1/backfills": "read", "GET /v1/backfills/{id}": "read", "PATCH /v1/backfills/{id}": "write", "POST /v1/databases/{name}/gaps/backfill": "write",
 		"GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
 		"GET /v1/consumers/{id}/attempts": "read", "POST /v1/consumers/{id}/test": "write", "POST /v1/consumers/{id}/replay": "write",
-		"GET /events": "peek", "OPTIONS /events": "none", "POST /v1/events/tickets": "peek",
+		"POST /v1/databases/{name}/trial": "read",
+		"GET /events":                     "peek", "OPTIONS /events": "none", "POST /v1/events/tickets": "peek",
 		"GET /openapi.json": "none", "GET /docs": "none", "GET /docs/docs.css": "none", "GET /docs/docs.js": "none",
 	}
 	for route, need := range map[string]string{

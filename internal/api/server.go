@@ -30,7 +30,7 @@ const maxHeaderBytes = 16 << 10
 // Run serves until ctx ends. Then nothing new is taken, long polls answer at once
 // with what they have, event streams end after a whole event, and other calls end
 // as they would; what is not done after DrainTimeout is cut off. When Run returns
-// no handler is running any more.
+// no handler is running any more, and no log is read for one.
 func (s *Server) Run(ctx context.Context) error {
 	log := s.Logger
 	if log == nil {
@@ -52,6 +52,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case err := <-served:
 		s.API.drain.begin()
 		s.API.active.close()
+		s.API.tails.Close()
 		return fmt.Errorf("serve HTTP on %s: %w", s.Listener.Addr(), err)
 	case <-ctx.Done():
 	}
@@ -65,6 +66,7 @@ func (s *Server) Run(ctx context.Context) error {
 		_ = server.Close() // ends the contexts of the requests that are left
 	}
 	s.API.active.close()
+	s.API.tails.Close()
 	if err := <-served; err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", s.Listener.Addr(), err)
 	}

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,16 +9,11 @@ import (
 
 	"lockstep"
 	"lockstep/internal/obs"
+	"lockstep/internal/tail"
 )
 
 // Reader reads a database's log batch by batch; *stream.Reader is one.
-type Reader interface {
-	// Next returns the next batch, waiting for one at the end of the log. A
-	// [lockstep.RetentionError] says that the place was removed; Seek goes on.
-	Next(ctx context.Context) (*lockstep.Batch, error)
-	Seek(from uint64)
-	Close()
-}
+type Reader = tail.Reader
 
 // Log is a database's changes; [LogOf] makes one of a *stream.Log.
 type Log interface {
@@ -38,22 +31,15 @@ type Selection struct {
 	Filter  string // an expression; empty: everything
 }
 
-// Selector decides for one change. An error means that the filter failed on it.
-type Selector func(lockstep.Record) (bool, error)
-
-const (
-	sseFlushBytes = 64 << 10
-	sseWriteLimit = 30 * time.Second // a client that takes nothing for so long has gone
-)
+const sseWriteLimit = 30 * time.Second // a client that takes nothing for so long has gone
 
 // sse is one open stream of events.
 type sse struct {
 	api      *API
 	w        http.ResponseWriter
 	db       Database
-	selected Selector
+	selected tail.Selection
 	beat     []byte
-	buf      []byte
 	written  time.Time // when the client was last sent something
 }
 
@@ -67,7 +53,7 @@ func (a *API) changes(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("heartbeat") == "event" {
 		s.beat = []byte("event: heartbeat\ndata: {}\n\n")
 	}
-	if s.selected, err = a.selection(r, db.Name); err != nil {
+	if s.selected, err = a.selection(r); err != nil {
 		a.fail(w, r, err)
 		return
 	}
@@ -102,172 +88,75 @@ func (a *API) changes(w http.ResponseWriter, r *http.Request) {
 func (s *sse) run(ctx context.Context, from uint64) error {
 	// With the place before the first event: a client that loses its connection before
 	// a change came resumes from here, and not from wherever the log is then.
-	s.buf = append(s.buf, "retry: 2000\nid: "...)
-	s.buf = strconv.AppendUint(s.buf, max(from, 1)-1, 10)
-	s.buf = append(s.buf, "\n\n"...)
-	if last := s.db.Log.Last().Seq; from > last+1 {
-		// The id is not of this log: it was made anew, or is of another database.
-		s.appendGap("unknown_position", from, s.db.Log.First())
-		from = s.db.Log.First()
-	}
-	if err := s.flush(); err != nil {
+	begin := append([]byte("retry: 2000\nid: "), strconv.FormatUint(max(from, 1)-1, 10)...)
+	session := s.api.tails.Open(s.db.Name, s.db.Log, from, s.selected)
+	defer session.Close()
+	if err := s.send([][]byte{append(begin, "\n\n"...)}); err != nil {
 		return err
 	}
-	reader := s.db.Log.ReadFrom(from)
-	defer reader.Close()
 	for {
-		batch, err := s.next(ctx, reader)
-		var gone *lockstep.RetentionError
+		parts, err := session.Next(ctx, s.api.heartbeat-time.Since(s.written))
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &gone):
-			from = max(from, gone.Asked)
-			s.appendGap("retention", from, gone.First)
-			from = gone.First
-			reader.Seek(from)
 		case err != nil:
 			return err
-		case batch != nil:
-			if err := s.appendBatch(batch, from); err != nil {
-				return err
-			}
-			from = max(from, batch.First+uint64(batch.Len()))
+		case len(parts) == 0:
+			parts = [][]byte{s.beat}
 		}
-		if len(s.buf) == 0 && time.Since(s.written) >= s.api.heartbeat {
-			s.buf = append(s.buf, s.beat...)
-		}
-		if err := s.flush(); err != nil {
+		if err := s.send(parts); err != nil {
 			return err
 		}
 	}
 }
 
-// next waits for a batch, but no longer than until a heartbeat is due: then it
-// returns nothing.
-func (s *sse) next(ctx context.Context, reader Reader) (*lockstep.Batch, error) {
-	wait, cancel := context.WithTimeout(ctx, s.api.heartbeat)
-	defer cancel()
-	batch, err := reader.Next(wait)
-	if err != nil && wait.Err() != nil {
-		return nil, nil
+// send hands whole events to the client.
+func (s *sse) send(parts [][]byte) error {
+	writesUntil(s.w, sseWriteLimit)
+	err := s.write(parts)
+	if err == nil {
+		err = http.NewResponseController(s.w).Flush()
 	}
-	return batch, err
+	s.written = time.Now()
+	return err
 }
 
-// appendBatch appends what the client wants of the batch, from seq on.
-func (s *sse) appendBatch(batch *lockstep.Batch, from uint64) error {
-	for i := range batch.Len() {
-		record := batch.Record(i)
-		if record.Seq() < from {
+// write writes small parts together: each write of them may be a call of the system.
+func (s *sse) write(parts [][]byte) (err error) {
+	if len(parts) == 1 {
+		_, err = s.w.Write(parts[0])
+		return err
+	}
+	buf := s.api.buffers.get()
+	defer func() { s.api.buffers.put(buf) }()
+	for i, part := range parts {
+		buf = append(buf, part...)
+		if len(buf) < sseFlushBytes && i < len(parts)-1 {
 			continue
 		}
-		wanted, err := s.selected(record)
-		switch {
-		case err != nil:
-			s.appendError(record, err)
-		case wanted:
-			s.appendEvent(record)
+		if _, err = s.w.Write(buf); err != nil {
+			return err
 		}
-		if len(s.buf) >= sseFlushBytes {
-			if err := s.flush(); err != nil {
-				return err
-			}
-		}
+		buf = buf[:0]
 	}
 	return nil
 }
 
-func (s *sse) appendEvent(r lockstep.Record) {
-	s.head(r.Seq(), r.Action().String())
-	start := len(s.buf)
-	s.buf = lockstep.AppendMessage(s.buf, r, lockstep.MessageOptions{Database: s.db.Name})
-	fold(s.buf[start:])
-	s.buf = append(s.buf, "\n\n"...)
-}
-
-// appendError tells that the filter failed on a change: the client may fetch it by
-// its seq. Leaving it out in silence would be a gap.
-func (s *sse) appendError(r lockstep.Record, err error) {
-	s.head(r.Seq(), "error")
-	s.buf = append(s.buf, `{"seq":`...)
-	s.buf = strconv.AppendUint(s.buf, r.Seq(), 10)
-	s.buf = append(s.buf, `,"reason":`...)
-	s.buf = lockstep.AppendJSONString(s.buf, err.Error())
-	s.buf = append(s.buf, "}\n\n"...)
-}
-
-// appendGap tells that changes from asked up to first are not there any more. Its id
-// lets a client that comes back go on with first.
-func (s *sse) appendGap(reason string, asked, first uint64) {
-	s.head(first-min(first, 1), lockstep.Gap.String())
-	s.buf = append(s.buf, `{"record":null,"changes":null,"action":"gap","metadata":{"database":`...)
-	s.buf = lockstep.AppendJSONString(s.buf, s.db.Name)
-	s.buf = append(s.buf, `,"gap":{"state":"end","reason":"`...)
-	s.buf = append(s.buf, reason...)
-	s.buf = append(s.buf, `","from_seq":`...)
-	s.buf = strconv.AppendUint(s.buf, asked, 10)
-	s.buf = append(s.buf, `,"first_seq":`...)
-	s.buf = strconv.AppendUint(s.buf, first, 10)
-	s.buf = append(s.buf, `,"from_lsn":null,"to_lsn":null,"missed":`...)
-	if first >= asked {
-		s.buf = strconv.AppendUint(s.buf, first-asked, 10)
-	} else {
-		s.buf = append(s.buf, "null"...)
-	}
-	s.buf = append(s.buf, "}}}\n\n"...)
-}
-
-func (s *sse) head(seq uint64, event string) {
-	s.buf = append(s.buf, "id: "...)
-	s.buf = strconv.AppendUint(s.buf, seq, 10)
-	s.buf = append(s.buf, "\nevent: "...)
-	s.buf = append(s.buf, event...)
-	s.buf = append(s.buf, "\ndata: "...)
-}
-
-// fold puts a JSON value on one line. A line break in it can only lie between
-// tokens, where a space means the same: in strings they are escaped.
-func fold(json []byte) {
-	for {
-		i := bytes.IndexAny(json, "\n\r")
-		if i < 0 {
-			return
-		}
-		json[i] = ' '
-		json = json[i+1:]
-	}
-}
-
-// flush hands what was appended, whole events only, to the client.
-func (s *sse) flush() error {
-	if len(s.buf) == 0 {
-		return nil
-	}
-	writesUntil(s.w, sseWriteLimit)
-	_, err := s.w.Write(s.buf)
-	if err == nil {
-		err = http.NewResponseController(s.w).Flush()
-	}
-	if cap(s.buf) > 4*sseFlushBytes {
-		s.buf = nil // one huge change must not stay in memory for a session's life
-	}
-	s.buf, s.written = s.buf[:0], time.Now()
-	return err
-}
+// sseFlushBytes is how much is written at once, and about how much waits to be.
+const sseFlushBytes = 64 << 10
 
 // selection reads tables, actions and filter.
-func (a *API) selection(r *http.Request, database string) (Selector, error) {
+func (a *API) selection(r *http.Request) (tail.Selection, error) {
 	query := r.URL.Query()
 	sel := Selection{Tables: split(query["tables"]), Filter: query.Get("filter")}
 	for _, name := range split(query["actions"]) {
 		action, err := lockstep.ParseAction(name)
 		if err != nil {
-			return nil, bad("query.actions", "%s", err)
+			return tail.Selection{}, bad("query.actions", "%s", err)
 		}
 		sel.Actions = append(sel.Actions, action)
 	}
-	return a.selectChanges(sel, database)
+	return a.selectChanges(sel)
 }
 
 // split splits values at commas.

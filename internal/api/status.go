@@ -17,6 +17,8 @@ type Database struct {
 	Name   string
 	Log    Log
 	Status func() DatabaseStatus
+	// Captured tells of its tables; nil: none are captured.
+	Captured Captured
 }
 
 // DatabaseStatus is how the capture of a database stands.

@@ -10,10 +10,18 @@ import (
 )
 
 type (
-	syncInput       struct{ Body SyncBody }
+	syncInput struct {
+		Claim
+		Body SyncBody
+	}
 	syncChangeInput struct {
+		Claim
 		ID   string `path:"id" doc:"Id or name"`
 		Body SyncBody
+	}
+	endInput struct {
+		Claim
+		ID string `path:"id" doc:"Id or name"`
 	}
 	syncOutput struct {
 		Location string `header:"Location"`
@@ -115,6 +123,7 @@ func (a *API) createSync(ctx context.Context, in *syncInput) (*syncOutput, note,
 	if err := f.problem(); err != nil {
 		return nil, note{}, err
 	}
+	in.take(&d.ManagedBy, &d.AppliedFrom)
 	v, err := set.Create(ctx, d)
 	if err != nil {
 		return nil, note{}, f.invalidSync(err)
@@ -131,13 +140,17 @@ func (a *API) changeSync(ctx context.Context, in *syncChangeInput) (*syncOutput,
 	var before syncs.Definition
 	v, err := set.Update(ctx, in.ID, func(d *syncs.Definition) error {
 		before = *d
+		if err := in.check(keeperOfSync(before)); err != nil {
+			return err
+		}
+		in.take(&d.ManagedBy, &d.AppliedFrom)
 		return in.Body.change(d)
 	})
 	if err != nil {
 		return nil, note{}, faults{}.invalidSync(err)
 	}
 	after := auditOfSync(v.Definition)
-	after.Renewed = in.Body.Credential != nil
+	after.Renewed, after.Override = in.Body.Credential != nil, overrides(in.Override)
 	return &syncOutput{Body: viewOfSync(v)}, note{target: before.Name, before: auditOfSync(before), after: after}, nil
 }
 
@@ -160,13 +173,20 @@ func (b SyncBody) change(d *syncs.Definition) error {
 	return f.problem()
 }
 
-func (a *API) deleteSync(ctx context.Context, in *idInput) (*emptyOutput, note, error) {
+func (a *API) deleteSync(ctx context.Context, in *endInput) (*emptyOutput, note, error) {
 	v, err := a.sync(ctx, in.ID)
 	if err != nil {
 		return nil, note{}, err
 	}
 	d := v.Definition
-	return nil, note{target: d.Name, before: auditOfSync(d)}, a.syncs.Delete(ctx, d.ID)
+	if err := in.check(keeperOfSync(d)); err != nil {
+		return nil, note{}, err
+	}
+	return nil, note{target: d.Name, before: auditOfSync(d), after: in.after()}, a.syncs.Delete(ctx, d.ID)
+}
+
+func keeperOfSync(d syncs.Definition) keeper {
+	return keeper{what: "sync", name: d.Name, managedBy: d.ManagedBy, appliedFrom: d.AppliedFrom, updated: d.UpdatedAt}
 }
 
 func (a *API) steerSync(do func(Syncs, context.Context, string) (syncs.View, error)) func(context.Context, *idInput) (*syncOutput, note, error) {

@@ -30,7 +30,8 @@ type SyncView struct {
 	ExternalID *string            `json:"external_id"`
 	Metadata   json.RawMessage    `json:"metadata"`
 	Paused     bool               `json:"paused"`
-	ManagedBy  string             `json:"managed_by" enum:"api,file" doc:"file: defined in the configuration, and changed there only"`
+	ManagedBy  string             `json:"managed_by" enum:"api,file,apply" doc:"file: defined in the configuration, and changed there only. apply: made by lockstep apply, and changed by hand only with override"`
+	From       string             `json:"applied_from,omitempty" doc:"The file that it was applied from"`
 	CreatedAt  time.Time          `json:"created_at"`
 	UpdatedAt  time.Time          `json:"updated_at"`
 
@@ -44,6 +45,7 @@ type SyncView struct {
 
 	Status        string     `json:"status" enum:"active,disabled" doc:"The older form of paused"`
 	CollectionIDs []string   `json:"collection_ids" doc:"The names of the collections"`
+	All           bool       `json:"all_collections" doc:"None were chosen: every collection, also of later versions"`
 	Frequency     string     `json:"sync_frequency" doc:"The older form of every: continuous, or a length of time"`
 	BackfillEnd   *time.Time `json:"initial_backfill_completed_at" doc:"The older form of backfilled_at"`
 }
@@ -114,7 +116,7 @@ func viewOfSync(v syncs.View) SyncView {
 	d, s := v.Definition, v.Status
 	out := SyncView{
 		ID: d.ID, Name: d.Name, Provider: d.Provider, Spec: d.Spec, SpecFile: d.SpecFile, BaseURL: obs.Scrub(d.BaseURL), Credential: viewOfCredential(d),
-		Database: d.Database, Schema: d.Schema, RateLimit: viewOfRate(d.RateLimit), Metadata: rawOrNull(d.Metadata), Paused: d.Paused, ManagedBy: d.ManagedBy,
+		Database: d.Database, Schema: d.Schema, RateLimit: viewOfRate(d.RateLimit), Metadata: rawOrNull(d.Metadata), Paused: d.Paused, ManagedBy: d.ManagedBy, From: d.AppliedFrom, All: len(d.Collections) == 0,
 		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
 		State: string(s.State), Reason: obs.Scrub(s.Reason), Health: healthOfSync(v), Account: s.Account, BackfilledAt: timeOrNull(s.BackfilledAt),
 		Collections: []SyncCollectionView{}, Quotas: []SyncQuotaView{},
@@ -229,6 +231,7 @@ type syncAudit struct {
 	syncs.Definition
 	Credential SyncCredentialView `json:"credential"`
 	Renewed    renewal            `json:"credential_renewed,omitempty"`
+	Override   overrides          `json:"override,omitempty"`
 	Every      string             `json:"every,omitempty"`
 }
 

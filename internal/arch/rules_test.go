@@ -46,9 +46,11 @@ func borders() map[string][]string {
 		"internal/pgdb":        {"internal/obs"},
 		"internal/realtime":    {"internal/obs"},
 		"internal/events":      {"internal/obs"},
+		"internal/tail":        {"internal/filter"},
 		"internal/stage":       {},
 		"internal/stream":      {"internal/obs"},
-		"internal/api":         {"internal/auth", "internal/deliver", "internal/events", "internal/filter", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "source"},
+		"internal/api":         {"internal/auth", "internal/deliver", "internal/events", "internal/filter", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "internal/tail", "source"},
+		"internal/console":     {"client", "internal/obs"},
 		"internal/demo":        {"client", "internal/pgdb"},
 		"internal/pgdb/pgtest": {"internal/obs", "internal/pgdb"},
 		"engine":               {"internal"},
@@ -83,6 +85,7 @@ func owners() map[string][]string {
 		"golang.org/x/term":               {"cmd"},
 		"github.com/vbauerster/":          {"cmd"}, // progress bars
 		"github.com/jackc/pglogrepl":      {},      // the oracle of tests
+		"github.com/chromedp/":            {},      // a browser for tests
 		"github.com/google/go-cmp":        {},
 		"go.uber.org/goleak":              {},
 		"pgregory.net/rapid":              {},

@@ -50,7 +50,7 @@ func (r *reader) consumers(v value, databases []Database, known []string) []Cons
 			continue
 		}
 		c := DefaultConsumer()
-		r.name(f, &c.Name, names)
+		r.named(f, &c.Name, names, consumerNames())
 		r.kind(f, &c)
 		r.consumerDatabase(f, &c, refs)
 		r.selection(f, &c)

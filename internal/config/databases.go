@@ -54,8 +54,39 @@ func (r *reader) databases(v value, c *Config) []string {
 	return known
 }
 
+// databaseNames reads what databases a file for a node elsewhere counts on. How they are
+// reached and captured is that node's own business.
+func (r *reader) databaseNames(v value, c *Config) []string {
+	var known []string
+	names := map[string]value{}
+	c.Databases = nil
+	for _, item := range r.list(v) {
+		f, ok := r.mapping(item, databaseKeys()...)
+		if !ok {
+			continue
+		}
+		d := Database{Capture: CaptureWAL}
+		r.name(f, &d.Name, names)
+		r.capture(f, &d)
+		if d.Name != "" {
+			c.Databases, known = append(c.Databases, d), append(known, d.Name)
+		}
+	}
+	if len(known) > 0 {
+		return known
+	}
+	for _, name := range r.options.Remote.Databases {
+		c.Databases = append(c.Databases, Database{Name: name, Capture: CaptureWAL})
+	}
+	return r.options.Remote.Databases
+}
+
+func databaseKeys() []string {
+	return []string{"name", "url", "capture", "slot", "publication", "tables", "int8", "retain_wal", "poll"}
+}
+
 func (r *reader) databaseEntry(item value, names map[string]value) Database {
-	f, ok := r.mapping(item, "name", "url", "capture", "slot", "publication", "tables", "int8", "retain_wal", "poll")
+	f, ok := r.mapping(item, databaseKeys()...)
 	if !ok {
 		return Database{}
 	}

@@ -6,8 +6,9 @@ import (
 )
 
 // interpolate replaces ${NAME} and ${NAME:-default} in text and turns $${ into ${.
-// The default is taken when the variable is not set or empty.
-func interpolate(text string, lookup func(string) (string, bool)) (string, error) {
+// The default is taken when the variable is not set or empty; unset says what is taken of
+// one that is not set and has none, nil: that is an error.
+func interpolate(text string, lookup func(string) (string, bool), unset func(string) string) (string, error) {
 	if !strings.Contains(text, "${") {
 		return text, nil
 	}
@@ -28,7 +29,7 @@ func interpolate(text string, lookup func(string) (string, bool)) (string, error
 		if !closed {
 			return "", fmt.Errorf("${ without its }")
 		}
-		v, err := variable(inner, lookup)
+		v, err := variable(inner, lookup, unset)
 		if err != nil {
 			return "", err
 		}
@@ -37,7 +38,7 @@ func interpolate(text string, lookup func(string) (string, bool)) (string, error
 	}
 }
 
-func variable(inner string, lookup func(string) (string, bool)) (string, error) {
+func variable(inner string, lookup func(string) (string, bool), unset func(string) string) (string, error) {
 	name, fallback, hasFallback := strings.Cut(inner, ":-")
 	if !isVariable(name) {
 		return "", fmt.Errorf("%q is not the name of a variable", name)
@@ -45,6 +46,9 @@ func variable(inner string, lookup func(string) (string, bool)) (string, error) 
 	v, found := lookup(name)
 	if hasFallback && v == "" {
 		return fallback, nil
+	}
+	if !found && unset != nil {
+		return unset(name), nil
 	}
 	if !found {
 		return "", fmt.Errorf("the variable %s is not set", name)

@@ -31,6 +31,19 @@ type Options struct {
 	// looks at what stands under a kind's name, a JSON object or nothing.
 	Kinds     []string
 	CheckKind func(kind, settings string) []KindFault
+
+	// Remote is set when the file is not this process's: its syncs and consumers are meant
+	// for a node elsewhere.
+	Remote *Remote
+	// Unset says what stands in the place of a variable that is not set; nil: that is an
+	// error of the file.
+	Unset func(name string) string
+}
+
+// Remote is the node that the syncs and consumers of a file are meant for. Only these are
+// read of the file, and the names of its databases; where it has none, those of the node.
+type Remote struct {
+	Databases []string // of the node; one at least
 }
 
 // KindFault is what is wrong with a kind's settings.
@@ -135,6 +148,9 @@ func syntaxProblem(err error) Problem {
 
 // environment takes what never stands in the file.
 func (r *reader) environment(c *Config) {
+	if r.options.Remote != nil {
+		return
+	}
 	c.PGBin, _ = r.lookup("LOCKSTEP_PG_BIN")
 	key, _ := r.lookup("LOCKSTEP_KEY")
 	if key != "" {

@@ -31,7 +31,7 @@ func (r *reader) scalar(v value, expected string, tags ...string) (string, bool)
 		r.wrong(v, "expected "+expected+", got "+describe(v.node), "if it is meant as text, put it in quotes")
 		return "", false
 	}
-	text, err := interpolate(v.node.Value, r.lookup)
+	text, err := interpolate(v.node.Value, r.lookup, r.options.Unset)
 	if err != nil {
 		r.wrong(v, err.Error(), "set it, or write ${NAME:-default}, or $${ for ${ itself")
 		return "", false

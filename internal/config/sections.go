@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -24,8 +26,8 @@ func Scopes() []string { return []string{"read", "consume", "write", "admin"} }
 
 const maxAge = 100 * 365 * 24 * time.Hour
 
-// namePattern is what databases, consumers and tokens may be called: a name stands
-// in addresses, in metrics and in the names of slots.
+// namePattern is what databases, syncs and tokens may be called: a name stands in
+// addresses, in metrics and in the names of slots.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
 
 var uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
@@ -34,6 +36,10 @@ var uuidPattern = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-
 func (r *reader) config(root value, c *Config) {
 	f, ok := r.mapping(root, "data_dir", "listen", "tokens", "stream", "database", "databases", "syncs", "consumers", "events", "cors")
 	if !ok {
+		return
+	}
+	if r.options.Remote != nil {
+		r.definitions(f, c)
 		return
 	}
 	r.text(f.get("data_dir"), &c.DataDir)
@@ -48,6 +54,14 @@ func (r *reader) config(root value, c *Config) {
 	c.Consumers = r.consumers(f.get("consumers"), c.Databases, known)
 	r.events(f.get("events"), &c.Events, known)
 	c.CORS = r.cors(f.get("cors"))
+}
+
+// definitions reads what is meant for a node elsewhere.
+func (r *reader) definitions(f fields, c *Config) {
+	known := r.databaseNames(f.get("databases"), c)
+	c.Database = known[0]
+	c.Syncs = r.syncs(f.get("syncs"), known)
+	c.Consumers = r.consumers(f.get("consumers"), c.Databases, known)
 }
 
 func (r *reader) tokens(v value) []Token {
@@ -123,8 +137,34 @@ func (r *reader) stream(v value, s *Stream) {
 	}
 }
 
+// nameRule says which names are well formed.
+type nameRule struct {
+	allows func(string) bool
+	remedy string
+}
+
+// strictNames are those of everything that has a slot, a schema or a token.
+func strictNames() nameRule {
+	return nameRule{namePattern.MatchString, "use 1 to 63 of A-Z a-z 0-9 _ . - and not the form of a uuid; the first is a letter, digit or _"}
+}
+
+// maxConsumerName is in bytes.
+const maxConsumerName = 200
+
+// consumerNames are what the API takes: they stand in addresses only.
+func consumerNames() nameRule {
+	return nameRule{func(name string) bool {
+		return name != "" && len(name) <= maxConsumerName && strings.TrimSpace(name) == name && utf8.ValidString(name) &&
+			!strings.ContainsRune(name, '/') && !strings.ContainsFunc(name, unicode.IsControl)
+	}, "use 1 to 200 bytes without a slash, control characters and space around them, and not the form of a uuid"}
+}
+
 // name reads the field name, which must be there, well formed and new in seen.
 func (r *reader) name(f fields, dst *string, seen map[string]value) {
+	r.named(f, dst, seen, strictNames())
+}
+
+func (r *reader) named(f fields, dst *string, seen map[string]value, rule nameRule) {
 	v := f.get("name")
 	if v.node == nil {
 		r.missing(f, "name", "add one")
@@ -134,8 +174,8 @@ func (r *reader) name(f fields, dst *string, seen map[string]value) {
 	if !ok {
 		return
 	}
-	if !namePattern.MatchString(text) || uuidPattern.MatchString(text) {
-		r.wrong(v, fmt.Sprintf("%q cannot be a name", text), "use 1 to 63 of A-Z a-z 0-9 _ . - and not the form of a uuid; the first is a letter, digit or _")
+	if !rule.allows(text) || uuidPattern.MatchString(text) {
+		r.wrong(v, fmt.Sprintf("%q cannot be a name", text), rule.remedy)
 		return
 	}
 	if first, twice := seen[text]; twice {

@@ -31,7 +31,7 @@ type Sync struct {
 	Name        string
 	Provider    string
 	BaseURL     string // empty: the API's own
-	SpecFile    string // of provider rest: where the description was read
+	SpecFile    string // of provider rest: where the description was read; empty: it stood in the configuration
 	Spec        string // and its text
 	Credential  Credential
 	Collections []string // with the provider, stripe:customer; empty: all
@@ -114,6 +114,9 @@ func (r *syncReader) account(f fields, s *Sync) {
 	}
 	r.field(f, "base_url", &s.BaseURL)
 	r.field(f, "spec", &s.SpecFile)
+	if strings.Contains(s.SpecFile, "\n") { // it is the description itself, and no file's name
+		s.Spec, s.SpecFile = s.SpecFile, ""
+	}
 	if s.SpecFile != "" {
 		r.spec(f.get("spec"), s)
 	}
@@ -210,9 +213,13 @@ func (r *syncReader) check(s *Sync) SyncCheck {
 	}
 	found := r.options.CheckSync(*s)
 	for _, fault := range found.Faults {
-		if fault.In != nil {
+		if fault.In != nil && s.SpecFile != "" {
 			r.add(*fault.In)
 			continue
+		}
+		if fault.In != nil { // the lines are those of the text
+			fault.Message = fmt.Sprintf("line %d: %s: %s", fault.In.Line, fault.In.Path, fault.In.Message)
+			fault.Field, fault.Remedy = "spec", fault.In.Remedy
 		}
 		at, known := r.place(fault.Field)
 		if !known {

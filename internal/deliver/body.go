@@ -40,6 +40,14 @@ func (c *Consumer) AppendMessage(dst []byte, d Delivery) []byte {
 	return append(c.appendMembers(append(dst, '{'), d), '}')
 }
 
+// Sync is the name of the sync whose record is delivered; empty: a row is.
+func (d *Delivery) Sync() string {
+	if !d.form.api {
+		return ""
+	}
+	return d.form.from.Sync
+}
+
 // Message returns the delivery as AppendMessage writes it, and the part of it that is
 // the record.
 func (c *Consumer) Message(d Delivery) (message, record []byte) {

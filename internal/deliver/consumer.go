@@ -130,6 +130,13 @@ func (c *Consumer) Definition() Definition {
 	return c.def
 }
 
+// Paused reports whether the consumer is paused.
+func (c *Consumer) Paused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.def.Paused
+}
+
 func (c *Consumer) name() string { return *c.title.Load() }
 
 // redefine changes the definition in place.

@@ -69,9 +69,11 @@ type Definition struct {
 	Shown     json.RawMessage `json:"settings,omitempty"` // Settings without its secrets
 	Metadata  json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
 	Paused    bool            `json:"paused"`
-	ManagedBy string          `json:"managed_by"` // file or api
-	CreatedAt time.Time       `json:"created_at"`
-	UpdatedAt time.Time       `json:"updated_at"`
+	ManagedBy string          `json:"managed_by"` // api, file or apply
+	// AppliedFrom names the file of one that is managed by apply.
+	AppliedFrom string    `json:"applied_from,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
 }
 
 // Backoff is how long a change waits after a nack: First after the first attempt,

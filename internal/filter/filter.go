@@ -180,6 +180,22 @@ func (p *Program) Match(in *Input) (bool, error) {
 	return false, &Error{Kind: p.kind, Message: fmt.Sprintf("yielded %s, not true or false", typeName(v))}
 }
 
+// MatchWithin is Match for callers that must not take long: it gives up after some work,
+// given in about the bytes that are looked at, beyond a few for each byte of the change.
+// done is false then, and nothing is known.
+func (p *Program) MatchWithin(in *Input, work int) (matched, done bool, err error) {
+	in.most = work
+	matched, err = p.Match(in)
+	in.most = 0
+	if e, ok := errors.AsType[*Error](err); ok && (in.run.left < 0 || e.Message == memoryMessage) {
+		return false, false, nil
+	}
+	return matched, true, err
+}
+
+// memoryMessage is what expr says when lists have too many elements.
+const memoryMessage = "memory budget exceeded"
+
 // Apply evaluates a transform and returns its result as JSON, which the caller
 // owns. Objects keep the order in which they were written. The error is an [*Error].
 func (p *Program) Apply(in *Input) ([]byte, error) {

@@ -26,6 +26,10 @@ const (
 	maxResult = 1 << 20
 	// maxElements bounds the elements of all lists that an evaluation makes.
 	maxElements = 1 << 20
+	// What an evaluation may use up that others wait for: work for each byte of the
+	// change, on top of what is given, and elements of lists.
+	quickPerByte  = 4
+	quickElements = 1 << 10
 	// maxDepth bounds how deep values nest.
 	maxDepth = 10_000
 )
@@ -44,6 +48,8 @@ type Input struct {
 	have     needs
 	run      run
 	machine  vm.VM
+	most     int    // work of an evaluation; 0: what is the limit for all
+	key      []byte // scratch of Find
 }
 
 // NewInput makes a change ready for programs; nothing is decoded yet.
@@ -70,9 +76,8 @@ func NewMessage(message []byte) *Input {
 func (in *Input) members(n needs) (map[string]any, error) {
 	if in.env == nil {
 		in.env = map[string]any{runName: runRef{&in.run}}
-		in.machine.MemoryBudget = maxElements
 	}
-	in.run.left = maxWork + workPerByte*in.size
+	in.allow()
 	for name, wanted := range map[string]bool{"record": n.record, "changes": n.changes, "metadata": n.metadata, "action": true} {
 		if _, there := in.env[name]; there || !wanted {
 			continue
@@ -108,9 +113,8 @@ func (in *Input) prepare(n needs) (map[string]any, error) {
 	}
 	if in.env == nil {
 		in.env = map[string]any{"action": in.rec.Action().String(), runName: runRef{&in.run}}
-		in.machine.MemoryBudget = maxElements
 	}
-	in.run.left = maxWork + workPerByte*in.size
+	in.allow()
 	if n.record && !in.have.record {
 		in.env["record"] = decode(bytes.TrimSpace(in.record()))
 		in.have.record = true
@@ -130,6 +134,14 @@ func (in *Input) prepare(n needs) (map[string]any, error) {
 		in.have.metadata = true
 	}
 	return in.env, nil
+}
+
+// allow sets what the next evaluation may use up.
+func (in *Input) allow() {
+	in.run.left, in.machine.MemoryBudget = maxWork+workPerByte*in.size, maxElements
+	if in.most > 0 {
+		in.run.left, in.machine.MemoryBudget = in.most+quickPerByte*in.size, quickElements
+	}
 }
 
 // run is the state of one evaluation.

@@ -28,8 +28,12 @@ type kafkaSettings struct {
 // kafkaBatch is how many changes are produced at a time where nobody says.
 const kafkaBatch = 500
 
-func openKafka(_ Target, settings any) (pump.Opened, error) {
+func openKafka(t Target, settings any) (pump.Opened, error) {
 	s := settings.(*kafkaSettings)
+	if s.Key == "" && t.Ordered {
+		// What is in order here must lie in one partition there.
+		s.Key = text(kafka.KeyOrder)
+	}
 	if len(s.Brokers) == 0 {
 		return pump.Opened{}, wrong("brokers", `say which: ["host:9092"]`)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"lockstep"
 	"lockstep/internal/pump"
+	"lockstep/sink/nats"
 	"lockstep/sink/stdout"
 )
 
@@ -23,6 +24,14 @@ type Target struct {
 	Consumer string // its name
 	Database string
 	Stdout   *stdout.Lines
+	Ordered  bool        // order_by names columns
+	NATS     *NATSServer // the node's own; nil: it has none
+}
+
+// NATSServer is a NATS server of this process, which token lets the node publish.
+type NATSServer struct {
+	nats.InProcess
+	Token string
 }
 
 // Lines shares a writer among consumers of kind stdout.
@@ -90,7 +99,7 @@ func Check(name string, settings json.RawMessage) []Problem {
 	if len(problems) > 0 {
 		return problems
 	}
-	opened, err := k.open(Target{Consumer: "a", Database: "a", Stdout: stdout.NewLines(&bytes.Buffer{})}, s)
+	opened, err := k.open(Target{Consumer: "a", Database: "a", Stdout: stdout.NewLines(&bytes.Buffer{}), NATS: &NATSServer{}}, s)
 	if err == nil {
 		_ = opened.Sink.Close(context.Background()) // it was never used
 		return nil

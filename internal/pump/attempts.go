@@ -131,7 +131,8 @@ func (b *Book) add(a Attempt) {
 
 func (b *Book) drop(list *[]Attempt) {
 	b.bytes -= weight((*list)[0])
-	*list = slices.Delete(*list, 0, 1)
+	(*list)[0] = Attempt{} // append moves the rest when it has no more room, not each time
+	*list = (*list)[1:]
 }
 
 func weight(a Attempt) int {

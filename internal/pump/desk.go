@@ -21,23 +21,36 @@ type give struct {
 	reason string
 }
 
-// desk settles deliveries: acks of many writes go together, since each waits for the
-// disk.
+// desk settles deliveries: those of many writes go together, since each call waits for
+// the disk, which others use too. Calls keep their distance while enough is left to be
+// written meanwhile.
 type desk struct {
 	consumer *deliver.Consumer
+	plenty   int           // tokens that do not wait
 	open     atomic.Int64  // tokens that are not settled yet
 	settled  chan struct{} // one value: open has become less
 
 	mu     sync.Mutex
 	acks   []string
 	nacks  map[give][]string
+	count  int           // of them
 	work   chan struct{} // one value: there is something to do
+	now    chan struct{} // one value: it must not wait
 	closed bool
 }
 
-func newDesk(c *deliver.Consumer) *desk {
-	return &desk{consumer: c, nacks: map[give][]string{}, work: make(chan struct{}, 1), settled: make(chan struct{}, 1)}
+// distance is the least time between the beginnings of two rounds of settling.
+const distance = 5 * time.Millisecond
+
+func newDesk(c *deliver.Consumer, plenty int) *desk {
+	return &desk{
+		consumer: c, plenty: plenty, nacks: map[give][]string{},
+		work: make(chan struct{}, 1), now: make(chan struct{}, 1), settled: make(chan struct{}, 1),
+	}
 }
+
+// hurry says that nothing is left to be written: what waits must not wait longer.
+func (d *desk) hurry() { ring(d.now) }
 
 func (d *desk) ack(tokens []string) {
 	if len(tokens) == 0 {
@@ -45,9 +58,7 @@ func (d *desk) ack(tokens []string) {
 	}
 	d.mu.Lock()
 	d.acks = append(d.acks, tokens...)
-	d.mu.Unlock()
-	d.open.Add(int64(len(tokens)))
-	ring(d.work)
+	d.added(len(tokens))
 }
 
 func (d *desk) nack(g give, tokens ...string) {
@@ -56,9 +67,19 @@ func (d *desk) nack(g give, tokens ...string) {
 	}
 	d.mu.Lock()
 	d.nacks[g] = append(d.nacks[g], tokens...)
+	d.added(len(tokens))
+}
+
+// added gives back mu.
+func (d *desk) added(n int) {
+	d.count += n
+	plenty := d.count >= d.plenty
 	d.mu.Unlock()
-	d.open.Add(int64(len(tokens)))
+	d.open.Add(int64(n))
 	ring(d.work)
+	if plenty {
+		ring(d.now)
+	}
 }
 
 func ring(bell chan struct{}) {
@@ -74,6 +95,7 @@ func (d *desk) close() {
 	d.closed = true
 	d.mu.Unlock()
 	ring(d.work)
+	ring(d.now)
 }
 
 // settleTries bounds how long what cannot be settled is tried while the desk closes.
@@ -85,18 +107,24 @@ const (
 // run settles until the desk is closed and empty. What can never be settled, because
 // the consumer is gone, is dropped.
 func (d *desk) run(ctx context.Context) {
+	var last time.Time
 	for {
 		d.mu.Lock()
-		acks, nacks, closed := d.acks, d.nacks, d.closed
-		d.acks, d.nacks = nil, map[give][]string{}
+		count, closed := d.count, d.closed
 		d.mu.Unlock()
-		if len(acks) == 0 && len(nacks) == 0 {
+		if count == 0 {
 			if closed {
 				return
 			}
 			<-d.work
 			continue
 		}
+		d.keep(last)
+		last = time.Now()
+		d.mu.Lock()
+		acks, nacks := d.acks, d.nacks
+		d.acks, d.nacks, d.count = nil, map[give][]string{}, 0
+		d.mu.Unlock()
 		// Acks go first: a nack gives back what follows it.
 		d.settle(ctx, acks, d.consumer.Ack)
 		var group errgroup.Group
@@ -112,6 +140,20 @@ func (d *desk) run(ctx context.Context) {
 			})
 		}
 		_ = group.Wait()
+	}
+}
+
+// keep waits until the distance to the last round is kept, unless it must not wait.
+func (d *desk) keep(last time.Time) {
+	left := time.Until(last.Add(distance))
+	if left <= 0 {
+		return
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.now:
 	}
 }
 

@@ -53,7 +53,7 @@ func (p *Pump) itemOf(d deliver.Delivery, now time.Time) item {
 	r := d.Record
 	body, record := p.consumer.Message(d)
 	m := sink.Message{
-		Seq: r.Seq(), Key: d.Key, Action: r.Action(), Database: p.database, Schema: r.Table().Schema, Table: r.Table().Name,
+		Seq: r.Seq(), Key: d.Key, Action: r.Action(), Database: p.database, Schema: r.Table().Schema, Table: r.Table().Name, Sync: d.Sync(),
 		PKs: json.RawMessage(`[]`), IdempotencyKey: string(lockstep.AppendIdempotencyKey(nil, r)),
 		CommitTime: time.UnixMicro(r.Tx().CommitTime).UTC(), Attempt: d.Attempt, Record: record, Body: body,
 	}

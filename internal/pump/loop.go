@@ -22,10 +22,13 @@ type loop struct {
 
 	events  chan any       // fetched, written, lost
 	wants   chan want      // to the fetcher
+	jobs    chan *batch    // to the writers; holds as many as there can be
+	writers int            // that run
 	workers sync.WaitGroup // fetcher, desk, writers, extenders
 
 	batch    deliver.Batch
 	room     int                // how many changes may be held
+	most     int                // the same, with those that are not settled on the disk yet
 	fetching context.CancelFunc // nil: no fetch is under way
 	fetched  int                // bytes of a change, on average
 	extended bool               // an extension runs
@@ -53,11 +56,12 @@ func newLoop(p *Pump, o Opened) *loop {
 	c := p.Config
 	c.Concurrency = o.Concurrency
 	l := &loop{
-		p: p, sink: o.Sink, breaker: newBreaker(c), queue: newQueue(), desk: newDesk(p.consumer),
-		events: make(chan any), wants: make(chan want), batch: d.Batch, fetched: 1024,
+		p: p, sink: o.Sink, breaker: newBreaker(c), queue: newQueue(), desk: newDesk(p.consumer, d.MaxInFlight/4),
+		events: make(chan any, o.Concurrency), wants: make(chan want), jobs: make(chan *batch, o.Concurrency), batch: d.Batch, fetched: 1024,
 	}
 	l.batch.Size = min(max(l.batch.Size, o.Batch, 1), deliver.MaxBatch)
-	l.room = min(max(4*o.Concurrency*l.batch.Size, 256), max(d.MaxInFlight, 1))
+	l.most = max(d.MaxInFlight, 1)
+	l.room = min(max(4*o.Concurrency*l.batch.Size, 256), l.most)
 	return l
 }
 
@@ -73,6 +77,7 @@ func (l *loop) run(ctx context.Context) {
 	l.serve(ctx, writes)
 	l.drain(settling, kill)
 	close(l.wants)
+	close(l.jobs)
 	l.workers.Wait()
 	l.desk.close()
 	settled.Wait()
@@ -100,6 +105,13 @@ func (l *loop) serve(ctx, writes context.Context) {
 		case <-ctx.Done():
 		case e := <-l.events:
 			l.handle(ctx, e)
+			// What came meanwhile: one look at everything serves all of them.
+			for range len(l.events) {
+				l.handle(ctx, <-l.events)
+			}
+			if l.queue.held == 0 {
+				l.desk.hurry()
+			}
 		case <-timer.C:
 		case <-l.desk.settled:
 		case <-look.C:
@@ -111,7 +123,7 @@ func (l *loop) serve(ctx, writes context.Context) {
 
 // obey looks at whether a person paused or resumed the consumer.
 func (l *loop) obey(ctx context.Context) {
-	paused := l.p.consumer.Definition().Paused
+	paused := l.p.consumer.Paused()
 	now := time.Now()
 	switch state := l.breaker.state; {
 	case paused && state != Gone && state != Paused:
@@ -157,21 +169,36 @@ func (l *loop) dispatch(writes context.Context) time.Time {
 	}
 }
 
-// start writes a batch.
+// start has a batch written.
 func (l *loop) start(writes context.Context, b *batch) {
-	l.workers.Go(func() {
-		ctx, cancel := context.WithTimeout(writes, l.p.WriteTimeout)
-		defer cancel()
-		ctx, notes := withNotes(ctx)
-		messages := make([]sink.Message, len(b.items))
-		for i, it := range b.items {
-			messages[i] = it.message
-		}
-		w := written{batch: b, began: time.Now()}
-		w.n, w.err = write(ctx, l.sink, messages)
-		w.took, w.requests, w.stopped = time.Since(w.began), notes.taken(), writes.Err() != nil
-		l.events <- w
-	})
+	if l.writers < len(l.queue.writing) {
+		l.writers++
+		l.workers.Go(func() { l.writer(writes) })
+	}
+	l.jobs <- b
+}
+
+// writer writes batches until there are no more. It stays for the next one: a new
+// goroutine would grow its stack each time.
+func (l *loop) writer(writes context.Context) {
+	for b := range l.jobs {
+		l.events <- l.write(writes, b)
+	}
+}
+
+// write writes a batch.
+func (l *loop) write(writes context.Context, b *batch) written {
+	ctx, cancel := context.WithTimeout(writes, l.p.WriteTimeout)
+	defer cancel()
+	ctx, notes := withNotes(ctx)
+	messages := make([]sink.Message, len(b.items))
+	for i, it := range b.items {
+		messages[i] = it.message
+	}
+	w := written{batch: b, began: time.Now()}
+	w.n, w.err = write(ctx, l.sink, messages)
+	w.took, w.requests, w.stopped = time.Since(w.began), notes.taken(), writes.Err() != nil
+	return w
 }
 
 // ask wants more changes when there is room for them.
@@ -179,7 +206,7 @@ func (l *loop) ask(ctx context.Context) {
 	if l.fetching != nil || l.over {
 		return
 	}
-	n := l.room - l.queue.held - int(l.desk.open.Load())
+	n := min(l.room, l.most-int(l.desk.open.Load())) - l.queue.held
 	switch l.breaker.mode(time.Now()) {
 	case shut:
 		return

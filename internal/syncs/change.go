@@ -16,8 +16,8 @@ import (
 	"lockstep/internal/mirror"
 )
 
-// Create stores a new sync and starts it. It sets the id and the times, and fills in
-// what was left out: the name and the schema by the provider, the database when there
+// Create stores a new sync and starts it. It sets the id, the times and, unless it is
+// managed by apply, that it was made by API, and fills in what was left out: the name and the schema by the provider, the database when there
 // is only one.
 //
 // Errors: a [DefinitionError]; [lockstep.ErrConflict] for a name or schema that is
@@ -29,7 +29,9 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 	if err != nil {
 		return View{}, fmt.Errorf("make an id for sync %q: %w", d.Name, err)
 	}
-	d.ID, d.ManagedBy = id.String(), managedByAPI
+	if d.ID = id.String(); d.ManagedBy != managedByApply {
+		d.ManagedBy = managedByAPI
+	}
 	d.CreatedAt = time.Now().UTC().Truncate(time.Microsecond)
 	d.UpdatedAt = d.CreatedAt
 	account, err := s.complete(&d)
@@ -143,7 +145,7 @@ func (s *Set) databases() string {
 }
 
 // Update changes a sync: it ends, and goes on under its new definition from where it
-// was. Where a mirror lies cannot be changed.
+// was. Where a mirror lies cannot be changed; that apply manages it from now on can.
 func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) error) (View, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
@@ -170,7 +172,10 @@ func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) e
 	if err := change(&d); err != nil {
 		return View{}, err
 	}
-	d.ID, d.ManagedBy, d.CreatedAt, d.Paused = before.ID, before.ManagedBy, before.CreatedAt, before.Paused
+	if d.ManagedBy != managedByApply {
+		d.ManagedBy = before.ManagedBy
+	}
+	d.ID, d.CreatedAt, d.Paused = before.ID, before.CreatedAt, before.Paused
 	if d.Database != before.Database || d.Schema != before.Schema || d.Provider != before.Provider {
 		return View{}, fmt.Errorf("sync %q: provider, database and schema cannot be changed: make another sync: %w", before.Name, lockstep.ErrConflict)
 	}

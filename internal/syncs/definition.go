@@ -30,7 +30,8 @@ type Definition struct {
 	ExternalID  string          `json:"external_id,omitempty"`
 	Metadata    json.RawMessage `json:"metadata,omitempty"` // the user's, never read here
 	Paused      bool            `json:"paused,omitzero"`
-	ManagedBy   string          `json:"managed_by,omitempty"` // file or api
+	ManagedBy   string          `json:"managed_by,omitempty"`   // file, api or apply
+	AppliedFrom string          `json:"applied_from,omitempty"` // the file of one that is managed by apply
 	CreatedAt   time.Time       `json:"created_at,omitzero"`
 	UpdatedAt   time.Time       `json:"updated_at,omitzero"`
 }

@@ -118,8 +118,9 @@ func New(config Config) *Set {
 }
 
 const (
-	managedByFile = "file"
-	managedByAPI  = "api"
+	managedByFile  = "file"
+	managedByAPI   = "api"
+	managedByApply = "apply"
 )
 
 // Work runs every sync until ctx ends. A database that is away keeps only its own

@@ -137,16 +137,16 @@ func (n *NATS) put(template string, m *sink.Message, v view) string {
 		outcome = "deleted"
 	}
 	return strings.NewReplacer(
-		"{name}", Token(or(n.config.Name, m.Database)), "{database}", Token(m.Database), "{schema}", Token(m.Schema), "{table}", Token(m.Table),
+		"{name}", Token(or(n.config.Name, or(m.Sync, m.Database))), "{database}", Token(m.Database), "{schema}", Token(m.Schema), "{table}", Token(m.Table),
 		"{action}", m.Action.String(), "{provider}", Token(v.Provider), "{collection}", Token(collection), "{outcome}", outcome,
 	).Replace(template)
 }
 
 // place is what stream and subject depend on.
 type place struct {
-	database, schema, table string
-	action                  lockstep.Action
-	provider, collection    string
+	database, schema, table, sync string
+	action                        lockstep.Action
+	provider, collection          string
 }
 
 // aimed is a stream and a subject.
@@ -169,7 +169,7 @@ func (n *NATS) aim(m *sink.Message) (aimed, error) {
 			template = or(n.config.Subject, collectionSubject)
 		}
 	}
-	at := place{m.Database, m.Schema, m.Table, m.Action, v.Provider, v.Collection}
+	at := place{m.Database, m.Schema, m.Table, m.Sync, m.Action, v.Provider, v.Collection}
 	n.mu.Lock()
 	to, known := n.aims[at]
 	n.mu.Unlock()

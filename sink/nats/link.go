@@ -99,7 +99,8 @@ func (n *NATS) connect(ctx context.Context, l *link) {
 		natsgo.ClosedHandler(func(*natsgo.Conn) { close(l.lost) }), natsgo.ErrorHandler(l.noted), natsgo.DrainTimeout(time.Second),
 	}
 	if c.Server != nil {
-		options = append(options, natsgo.InProcessServer(inProcess{c.Server, l}))
+		// Apart from the clients' inboxes: nobody else is to hear or to say what comes there.
+		options = append(options, natsgo.InProcessServer(inProcess{c.Server, l}), natsgo.CustomInboxPrefix("_LOCKSTEP"))
 	}
 	if c.User != "" {
 		options = append(options, natsgo.UserInfo(c.User, c.Password))
@@ -119,7 +120,7 @@ func (n *NATS) connect(ctx context.Context, l *link) {
 		return
 	}
 	if err = ctx.Err(); err == nil {
-		l.inbox = natsgo.NewInbox() + "."
+		l.inbox = nc.NewInbox() + "."
 		if _, err = nc.Subscribe(l.inbox+"*", l.answered); err == nil {
 			l.js, err = jetstream.New(nc)
 		}

@@ -64,8 +64,8 @@ type Config struct {
 	Password    string `yaml:"password" json:"password" secret:"yes"`
 	Token       string `yaml:"token" json:"token" secret:"yes"`
 	Credentials string `yaml:"credentials" json:"credentials"`
-	// Name takes the place of the database's name in streams and subjects: the sync's
-	// name, for consumers of its collections.
+	// Name is {name} in streams and subjects; default: the sync's name for records in the
+	// API's view, else the database's.
 	Name string `yaml:"name" json:"name"`
 	// Stream default: lockstep-{name}.
 	Stream string `yaml:"stream" json:"stream"`

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"time"
 
@@ -59,15 +60,16 @@ func (w *Webhook) tell(ctx context.Context, t told) {
 		At: t.began, Duration: time.Since(t.began), Test: t.r.test != nil, ID: t.r.id, Number: max(t.r.attempt, 1),
 		Method: t.r.aim.method, URL: w.shownURL(t.r.aim), RequestSize: len(t.r.body), RequestBody: w.kept(t.r.body), Failed: t.failed, Err: t.err,
 	}
-	for _, i := range t.r.indexes {
-		a.Seqs = append(a.Seqs, t.messages[i].Seq)
+	a.Seqs = make([]uint64, len(t.r.indexes))
+	for n, i := range t.r.indexes {
+		a.Seqs[n] = t.messages[i].Seq
 	}
 	if t.req != nil {
 		a.RequestHeader = w.shownHeader(t.req.Header, t.r.aim)
 	}
 	if t.got != nil {
 		a.Status, a.AnswerBody = t.got.StatusCode, w.kept(t.text)
-		a.AnswerHeader = t.got.Header.Clone()
+		a.AnswerHeader = t.got.Header // nobody else has it
 		if a.AnswerHeader.Get("Set-Cookie") != "" {
 			a.AnswerHeader.Set("Set-Cookie", redacted)
 		}
@@ -86,7 +88,7 @@ func (w *Webhook) kept(body []byte) []byte {
 
 // shownHeader hides what users configured: mostly credentials.
 func (w *Webhook) shownHeader(header http.Header, a aim) http.Header {
-	shown := header.Clone()
+	shown := maps.Clone(header) // the transport may still read the other one
 	for name := range w.header {
 		shown.Set(name, redacted)
 	}

@@ -20,7 +20,7 @@ func (f Format) batches() bool { return f == Lockstep || f == Plain || f == Clou
 
 // encode makes the body of as many of the changes as fit, at least of the first.
 func (w *Webhook) encode(messages []sink.Message, indexes []int) (*request, error) {
-	r := &request{indexes: indexes, header: map[string]string{"Content-Type": typeJSON}}
+	r := &request{indexes: indexes, kind: typeJSON}
 	var err error
 	if len(indexes) == 1 && w.config.Format != CloudEventsBatch {
 		err = w.encodeOne(r, messages[indexes[0]])
@@ -44,20 +44,20 @@ func (w *Webhook) encodeOne(r *request, m sink.Message) error {
 	switch w.config.Format {
 	case Plain:
 		r.body = orNull(m.Record)
-		r.header[headerAction] = actionOf(m)
+		r.header = map[string]string{headerAction: actionOf(m)}
 	case CloudEvents:
 		e, err := w.event(m)
 		if err != nil {
 			return err
 		}
-		e.headers(r.header)
+		r.header = e.headers()
 		r.body = m.Body
 	case CloudEventsStructured:
 		e, err := w.event(m)
 		if err != nil {
 			return err
 		}
-		r.header["Content-Type"] = typeStructured
+		r.kind = typeStructured
 		r.body = e.appendJSON(nil, m.Body)
 	case Lockstep, CloudEventsBatch:
 		r.body = m.Body
@@ -72,7 +72,7 @@ func (w *Webhook) encodeAll(r *request, messages []sink.Message) error {
 	case Lockstep:
 		open, end = `{"data":[`, `]}`
 	case CloudEventsBatch:
-		r.header["Content-Type"] = typeBatch
+		r.kind = typeBatch
 	case Plain, CloudEvents, CloudEventsStructured:
 	}
 	size := len(open) + len(end)

@@ -84,9 +84,11 @@ func (e event) each(f func(name, value string)) {
 	f("sequence", e.sequence)
 }
 
-// headers sets the attributes as in binary mode.
-func (e event) headers(to map[string]string) {
+// headers returns the attributes as in binary mode.
+func (e event) headers() map[string]string {
+	to := map[string]string{}
 	e.each(func(name, value string) { to["Ce-"+name] = escapeHeader(value) })
+	return to
 }
 
 // appendJSON appends the event as in structured mode, data as it is.

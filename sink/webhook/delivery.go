@@ -81,7 +81,8 @@ type request struct {
 	indexes []int // of the messages, ascending
 	id      string
 	body    []byte
-	header  map[string]string
+	kind    string            // of the body, as Content-Type
+	header  map[string]string // what else the format has; nil: nothing
 	attempt int
 	test    *Attempt // not nil: a test event, and where its attempt goes
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,11 +15,11 @@ import (
 	"lockstep/sink"
 )
 
-// Headers of each request that are Lockstep's own, in lower case.
+// Headers that are Lockstep's own, in lower case, besides lockstep-attempt: that of the
+// change, from 1, of a batch the highest.
 const (
-	headerAttempt = "lockstep-attempt" // of the change, from 1; of a batch the highest
-	headerTest    = "lockstep-test"    // 1: a test event, which stands for no change
-	headerAction  = "lockstep-action"  // of the change; format plain, one change
+	headerTest   = "lockstep-test"   // 1: a test event, which stands for no change
+	headerAction = "lockstep-action" // of the change; format plain, one change
 )
 
 const gzipFrom = 1 << 10
@@ -64,32 +65,16 @@ func (w *Webhook) request(ctx context.Context, r *request, body *lent, now time.
 	if err != nil {
 		return nil, &sink.Error{Kind: sink.Refused, Message: "webhook " + w.name + ": " + err.Error()}
 	}
-	header := w.header.Clone()
-	for name, value := range r.aim.header {
-		header.Set(name, value)
-	}
-	for name, value := range r.header {
-		if header.Get(name) == "" { // Plain lets the user say the type
-			header.Set(name, value)
-		}
-	}
-	if header.Get("User-Agent") == "" {
-		header.Set("User-Agent", "Lockstep-Webhook/1")
-	}
-	header.Set(headerAttempt, strconv.Itoa(max(r.attempt, 1)))
-	header.Set("Webhook-Id", r.id)
-	header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+	header := w.headerOf(r)
+	header["Webhook-Timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
 	if signature != "" {
-		header.Set("Webhook-Signature", signature)
-	}
-	if r.test != nil {
-		header.Set(headerTest, "1")
+		header["Webhook-Signature"] = []string{signature}
 	}
 	if w.config.Gzip && len(r.body) >= gzipFrom {
 		if body.data, err = compress(r.body); err != nil {
 			return nil, err
 		}
-		header.Set("Content-Encoding", "gzip")
+		header["Content-Encoding"] = []string{"gzip"}
 	}
 	req := (&http.Request{
 		Method: r.aim.method, URL: r.aim.url, Host: r.aim.url.Host, Header: header,
@@ -99,6 +84,31 @@ func (w *Webhook) request(ctx context.Context, r *request, body *lent, now time.
 	// For a connection that the endpoint had closed before it saw the request.
 	req.GetBody = func() (io.ReadCloser, error) { return body.reader(), nil }
 	return req, nil
+}
+
+// headerOf makes the header of a request, but for what depends on the time. Names are
+// in the form that HTTP gives them.
+func (w *Webhook) headerOf(r *request) http.Header {
+	header := make(http.Header, 8+len(w.header)+len(r.aim.header)+len(r.header))
+	maps.Copy(header, w.header) // values of a header are replaced, never changed
+	for name, value := range r.aim.header {
+		header.Set(name, value)
+	}
+	if _, said := header["Content-Type"]; !said { // Plain lets the user say it
+		header["Content-Type"] = []string{r.kind}
+	}
+	for name, value := range r.header {
+		header.Set(name, value)
+	}
+	if _, said := header["User-Agent"]; !said {
+		header["User-Agent"] = []string{"Lockstep-Webhook/1"}
+	}
+	header["Lockstep-Attempt"] = []string{strconv.Itoa(max(r.attempt, 1))}
+	header["Webhook-Id"] = []string{r.id}
+	if r.test != nil {
+		header.Set(headerTest, "1")
+	}
+	return header
 }
 
 func compress(body []byte) ([]byte, error) {
@@ -140,7 +150,20 @@ func (l *lent) takeBack() {
 	l.data, l.back = nil, true
 }
 
-func (l *lent) reader() io.ReadCloser { return &lentReader{lent: l} }
+// smallBody is up to how many bytes a body is copied rather than lent.
+const smallBody = 8 << 10
+
+// reader returns a reader of the whole body. A transport sends the header of a request
+// by itself unless it knows the body's type: two packets, and the endpoint is woken
+// twice. So a small body is a copy of a type that it knows.
+func (l *lent) reader() io.ReadCloser {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if !l.back && len(l.data) <= smallBody {
+		return io.NopCloser(bytes.NewReader(bytes.Clone(l.data)))
+	}
+	return &lentReader{lent: l}
+}
 
 type lentReader struct {
 	lent *lent

@@ -146,7 +146,7 @@ func (e *endpoint) trust(w *Webhook) {
 	}
 }
 
-func hash(text string) uint64 {
+func hashOf(text string) uint64 {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, text)
 	return h.Sum64()
@@ -155,7 +155,7 @@ func hash(text string) uint64 {
 // change makes a message.
 func change(seq uint64, pk string) sink.Message {
 	m := sink.Message{
-		Seq: seq, Key: hash(pk), Action: lockstep.Update, Database: "app", Schema: "public", Table: "orders",
+		Seq: seq, Key: hashOf(pk), Action: lockstep.Update, Database: "app", Schema: "public", Table: "orders",
 		PKs: append(lockstep.AppendJSONString([]byte{'['}, pk), ']'), IdempotencyKey: fmt.Sprintf("sys-1-%d-0", seq),
 		CommitTime: time.Date(2026, 11, 21, 10, 0, 0, 123456000, time.UTC), Attempt: 1,
 	}

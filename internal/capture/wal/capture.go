@@ -70,6 +70,9 @@ type Config struct {
 	// Observe is called after each batch with changes has reached the disk, from
 	// the log's goroutine. It must not block.
 	Observe func(Durable)
+	// Altered is called when the stream describes a table otherwise than before in this
+	// process, from the goroutine that decodes. It must not block. nil: nobody asks.
+	Altered func(Alteration)
 }
 
 // Durable is a batch of changes that has reached the disk.
@@ -121,6 +124,7 @@ type Capture struct {
 	owed       string // reason of a gap that was found and that the log does not have yet
 
 	truncations truncations // outlives connections
+	shapes      shapes      // outlives connections
 
 	pagePrefix string        // of watermarks, with its secret
 	settling   *settling     // outlives connections
@@ -310,6 +314,7 @@ func (c *Capture) newSession(w *wire, mark lockstep.Mark) *session {
 	d := newDecoder(b, newCatalog(c.pool, c.patterns, value.Options{Int8AsString: c.config.Int8AsString}), mark)
 	d.secret, d.log, d.counts = c.config.JoinSecret, c.log, &c.counts
 	d.pagePrefix, d.settling, d.gap, d.truncations = c.pagePrefix, c.settling, c.tellGap, &c.truncations
+	d.shapes, d.altered, d.typeNames = &c.shapes, c.config.Altered, nameTypes(c.pool)
 	s := &session{
 		pool: c.pool, over: make(chan struct{}), wire: w, log: c.log, frames: newFrameReader(w.reader, readBuffer), decoder: d, batch: b, flight: f,
 		asked: make(chan struct{}, 1), silence: c.silence, interval: min(answerInterval(w.senderTimeout), max(c.silence/3, 10*time.Millisecond)),

@@ -33,6 +33,10 @@ type decoder struct {
 
 	truncations *truncations
 
+	shapes    *shapes
+	altered   func(Alteration) // nil: nobody asks
+	typeNames typeNames        // nil: types have numbers
+
 	settling   *settling
 	pagePrefix string                 // of watermarks, with its secret
 	windows    atomic.Pointer[window] // which is waited for; nil: none
@@ -59,7 +63,7 @@ type transaction struct {
 func newDecoder(out *batch, source relationSource, resume lockstep.Mark) *decoder {
 	return &decoder{
 		out: out, resume: resume, relation: source, log: slog.New(slog.DiscardHandler), counts: &counters{},
-		settling: newSettling(), truncations: &truncations{}, relations: map[uint32]*relation{},
+		settling: newSettling(), truncations: &truncations{}, shapes: &shapes{}, relations: map[uint32]*relation{},
 	}
 }
 

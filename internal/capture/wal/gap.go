@@ -163,6 +163,7 @@ func (c *Capture) openGap(ctx context.Context, w *wire, g Gap, seq uint64) (lock
 	}
 	c.owed = gapNone
 	c.truncations.forget()
+	c.shapes.forget()
 	c.mu.Lock()
 	c.budget = budget{warned: c.budget.warned} // positions may begin lower on another timeline
 	c.mu.Unlock()

@@ -41,8 +41,10 @@ type relationColumn struct {
 	name    string
 	label   []byte // the name as a JSON string, and a colon
 	typeOID uint32
-	flagged bool // part of the replica identity
-	encoder value.Encoder
+	// modifier is what was said in parentheses behind the type; -1: nothing.
+	modifier int32
+	flagged  bool // part of the replica identity
+	encoder  value.Encoder
 }
 
 // relationSource tells what Relation messages do not.
@@ -95,6 +97,7 @@ func (d *decoder) learn(ctx context.Context, body []byte) error {
 		if err := d.complete(ctx, r, known); err != nil {
 			return fmt.Errorf("describe %s: %w", r.table, err)
 		}
+		d.compare(ctx, r)
 	}
 	d.relations[oid] = r
 	return nil
@@ -253,6 +256,7 @@ func parseRelation(body []byte) (*relation, error) {
 		}
 		r.columns[i] = newColumn(string(name), binary.BigEndian.Uint32(after))
 		r.columns[i].flagged = flags&1 != 0
+		r.columns[i].modifier = int32(binary.BigEndian.Uint32(after[4:]))
 		rest = after[8:]
 	}
 	if len(rest) > 0 {

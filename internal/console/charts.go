@@ -1,0 +1,4 @@
+package console
+
+// charts registers what the pages' charts are drawn from.
+func (s *Console) charts() {}

@@ -1,0 +1,4 @@
+package console
+
+// consumerPages registers pages of consumers.
+func (s *Console) consumerPages() {}

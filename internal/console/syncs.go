@@ -1,0 +1,4 @@
+package console
+
+// syncPages registers pages of syncs.
+func (s *Console) syncPages() {}
