@@ -28,7 +28,7 @@ func Send(ctx context.Context, o Options) (Report, error) {
 				fmt.Sprintf("webhooks: %d changes of about 200 B (%d with batches of 1) from a filled stream, signed, over %d connections; acks on the disk; %d rounds",
 					o.Rows, min(o.Rows, smallBatches), connections, o.Rounds),
 				"bare client: net/http, as many connections, the bodies that the webhooks had, unsigned, to the same receiver, which finds each seq in either; both clocks include connecting",
-				fmt.Sprintf("sinks: %d changes; Postgres is the lab's own (another database, %d connections, commits of %d rows)", o.Rows, sinkConnections, sinkRows),
+				fmt.Sprintf("sinks: %d changes; Postgres is the lab's own (another database, %d connections, commits of %d rows); NATS and Kafka are nats-server (on the disk, without fsync for each message) and kfake (in memory) in the process that measures", o.Rows, sinkConnections, sinkRows),
 				fmt.Sprintf("streams: %d changes/s in transactions of %d, each change for one client by its filter; from the commit that Postgres stamps to the client that has read it", streamPace().transactions*streamPace().rows, streamPace().rows),
 				fmt.Sprintf("beside a failing destination: %d transactions/s of one row, from commit to the receiver of another webhook; the failing consumer begins at the beginning", besidePace().transactions),
 			}

@@ -26,12 +26,28 @@ type destination interface {
 }
 
 // sinks measures each kind of sink that has a library to be compared with.
-func (s *sender) sinks(ctx context.Context) ([]Figure, error) {
+func (s *sender) sinks(ctx context.Context) (figures []Figure, err error) {
 	rows := &rowsInto{lab: s.lab}
 	defer rows.close()
-	figures, err := s.sink(ctx, "postgres", "pgx", rows)
+	streams, err := newNATSBroker(s.lab)
 	if err != nil {
-		return nil, fmt.Errorf("sink postgres: %w", err)
+		return nil, err
+	}
+	defer streams.close()
+	topics, err := newKafkaBroker(s.lab)
+	if err != nil {
+		return nil, err
+	}
+	defer topics.close()
+	for _, k := range []struct {
+		kind, peer string
+		to         destination
+	}{{"postgres", "pgx", rows}, {"nats", "nats.go", streams}, {"kafka", "franz-go", topics}} {
+		more, err := s.sink(ctx, k.kind, k.peer, k.to)
+		if err != nil {
+			return nil, fmt.Errorf("sink %s: %w", k.kind, err)
+		}
+		figures = append(figures, more...)
 	}
 	return figures, nil
 }

@@ -102,6 +102,7 @@ type Stats struct {
 	Nacked        uint64     `json:"nacked"`
 	Expired       uint64     `json:"expired"`
 	Parked        uint64     `json:"parked"`
+	Rate          *float64   `json:"rate"` // changes settled per second, over the last minute; nil: not known yet
 }
 
 // UnmarshalJSON keeps the text beside the fields.
@@ -224,7 +225,7 @@ type settle struct {
 
 // Peek looks at the changes that the consumer would get next, without taking them.
 func (c *Client) Peek(ctx context.Context, name string, limit int) ([]Change, error) {
-	k := call{method: http.MethodGet, path: pullPath(name, "peek"), query: url.Values{"limit": {strconv.Itoa(limit)}}, retry: repeatable}
+	k := call{method: http.MethodGet, path: consumerPath(name, "peek"), query: url.Values{"limit": {strconv.Itoa(limit)}}, retry: repeatable}
 	body, err := c.bytes(ctx, k)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -43,6 +44,80 @@ func (c *Client) DeadLetters(ctx context.Context, consumer, cursor string) ([]De
 	var p page[DeadLetter]
 	err := c.do(ctx, call{method: http.MethodGet, path: consumerPath(consumer, "dead"), query: query, retry: repeatable}, &p)
 	return p.Data, p.Next, err
+}
+
+// DeadQuery says which dead letters are listed.
+type DeadQuery struct {
+	Limit     int    // at most so many, 1 to 1000; 0: 100
+	Cursor    string // Next of the page before; empty: the first page
+	Order     string // by seq: oldest or newest first; empty: oldest
+	Key       string // is part of the key's values, joined by comma and space
+	Reason    string // is part of the reason, whatever its case
+	NoMessage bool   // leaves Message nil
+}
+
+// DeadPage is a part of a list of dead letters.
+type DeadPage struct {
+	Data []DeadLetter `json:"data"`
+	Next string       `json:"next_cursor"` // empty: it is the last one
+	// Stopped says that the page ended before it was full, after Looked letters: it looked
+	// at as many as a page may, or they are large. There may be more all the same.
+	Stopped bool `json:"stopped_early"`
+	Looked  int  `json:"looked_at"`
+}
+
+// FindDead returns a page of a consumer's dead letters.
+func (c *Client) FindDead(ctx context.Context, consumer string, q DeadQuery) (DeadPage, error) {
+	query := url.Values{}
+	for name, text := range map[string]string{"cursor": q.Cursor, "order": q.Order, "key": q.Key, "reason": q.Reason} {
+		if text != "" {
+			query.Set(name, text)
+		}
+	}
+	if q.Limit > 0 {
+		query.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.NoMessage {
+		query.Set("messages", "false")
+	}
+	var out DeadPage
+	err := c.do(ctx, call{method: http.MethodGet, path: consumerPath(consumer, "dead"), query: query, retry: repeatable}, &out)
+	return out, err
+}
+
+// DeadWork says which dead letters are retried or dropped: Seqs, or All that wait for a
+// person and match the rest.
+type DeadWork struct {
+	Seqs   []uint64 `json:"seqs,omitempty"` // at most 1000
+	All    bool     `json:"all,omitempty"`
+	Reason string   `json:"reason,omitempty"` // is part of the reason, whatever its case
+	Before string   `json:"before,omitempty"` // they were written before a time, or 1h for an hour ago
+	Cursor string   `json:"cursor,omitempty"` // Next of the call before
+}
+
+// DeadProgress is how far a call came: with All it ends after 10,000 letters or 20 s.
+type DeadProgress struct {
+	Retried int    `json:"retried"` // by RetryDeadMany
+	Dropped int    `json:"dropped"` // by DropDeadMany
+	Skipped int    `json:"skipped"` // letters that it cannot be done to now
+	Why     string `json:"why"`     // the reason of the first one
+	Left    uint64 `json:"left"`    // letters that were not looked at: call again
+	Next    string `json:"next_cursor"`
+	Stopped string `json:"stopped"` // what went wrong after some were done; empty: nothing
+}
+
+// RetryDeadMany hands many changes out again, as far as one call goes.
+func (c *Client) RetryDeadMany(ctx context.Context, consumer string, w DeadWork) (DeadProgress, error) {
+	var out DeadProgress
+	err := c.do(ctx, call{method: http.MethodPost, path: consumerPath(consumer, "dead", "retry"), body: w, wait: time.Minute}, &out)
+	return out, err
+}
+
+// DropDeadMany gives many changes up for good, as far as one call goes.
+func (c *Client) DropDeadMany(ctx context.Context, consumer string, w DeadWork) (DeadProgress, error) {
+	var out DeadProgress
+	err := c.do(ctx, call{method: http.MethodPost, path: consumerPath(consumer, "dead", "drop"), body: w, wait: time.Minute}, &out)
+	return out, err
 }
 
 // DeadLetter returns one dead letter.

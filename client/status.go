@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 )
@@ -96,43 +95,4 @@ func (c *Client) Status(ctx context.Context) (Node, error) {
 // that is not ready gives an error that wraps lockstep.ErrUnavailable.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.do(ctx, call{method: http.MethodGet, path: []string{"readyz"}}, nil)
-}
-
-// ChangeAt is one change, and where it is with each consumer of its database.
-type ChangeAt struct {
-	Change
-	Consumers []Whereabouts
-	Raw       json.RawMessage // the answer's own text
-}
-
-// Whereabouts is where a change is with a consumer.
-type Whereabouts struct {
-	ID      string     `json:"id"`
-	Name    string     `json:"name"`
-	State   string     `json:"state"`
-	Attempt int        `json:"attempt"`
-	Reason  string     `json:"reason"`
-	Until   *time.Time `json:"until"`
-}
-
-// ChangeAt returns the change of a database with that seq. One that retention has
-// removed gives an error that wraps lockstep.ErrNotFound.
-func (c *Client) ChangeAt(ctx context.Context, database string, seq uint64) (ChangeAt, error) {
-	k := call{method: http.MethodGet, path: []string{"v1", "databases", database, "changes", seqText(seq)}, retry: repeatable}
-	body, err := c.bytes(ctx, k)
-	if err != nil {
-		return ChangeAt{}, err
-	}
-	out := ChangeAt{Raw: body}
-	if out.Change, err = ParseChange(body); err != nil {
-		return ChangeAt{}, c.unexpected(k, err)
-	}
-	var rest struct {
-		Consumers []Whereabouts `json:"consumers"`
-	}
-	if err := json.Unmarshal(body, &rest); err != nil {
-		return ChangeAt{}, c.unexpected(k, err)
-	}
-	out.Consumers = rest.Consumers
-	return out, nil
 }

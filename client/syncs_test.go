@@ -117,3 +117,28 @@ func TestVerifyIsMadeOnce(t *testing.T) {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
 }
+
+func TestAClaimStandsInTheQueryOfEveryChange(t *testing.T) {
+	t.Parallel()
+	var got string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.Method + " " + r.URL.RequestURI()
+		_, _ = io.WriteString(w, `{}`)
+	})
+	claim := client.Claim{AppliedFrom: "a b.yml", Override: true, Expected: time.Date(2026, 11, 21, 10, 0, 0, 1000, time.UTC)}
+	const query = "?applied_from=a+b.yml&expected_updated_at=2026-11-21T10%3A00%3A00.000001Z&override=true"
+	with, ctx := c.With(claim), t.Context()
+	for want, do := range map[string]func() error{
+		"POST /v1/consumers" + query:     func() error { _, err := with.CreateConsumer(ctx, struct{}{}); return err },
+		"PATCH /v1/consumers/a" + query:  func() error { _, err := with.UpdateConsumer(ctx, "a", struct{}{}); return err },
+		"DELETE /v1/consumers/a" + query: func() error { return with.DeleteConsumer(ctx, "a") },
+		"POST /v1/syncs" + query:         func() error { _, err := with.CreateSync(ctx, struct{}{}); return err },
+		"PATCH /v1/syncs/a" + query:      func() error { _, err := with.UpdateSync(ctx, "a", struct{}{}); return err },
+		"DELETE /v1/syncs/a" + query:     func() error { return with.DeleteSync(ctx, "a") },
+		"DELETE /v1/syncs/b":             func() error { return c.DeleteSync(ctx, "b") },
+	} {
+		if err := do(); err != nil || got != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"lockstep/internal/deliver"
 	"lockstep/internal/kinds"
 	"lockstep/internal/obs"
+	"lockstep/internal/pump"
 	"lockstep/internal/stream"
 )
 
@@ -106,7 +107,7 @@ func (e *Engine) loadConsumer(ctx context.Context, d deliver.Definition) error {
 // consumers is the API's view of the broker and the stored definitions.
 func (e *Engine) consumers() api.Consumers {
 	return &api.Registry{
-		Broker: kicked{api.Deliver(e.broker), e.pumps}, Store: e.control,
+		Broker: kicked{api.Deliver(e.broker), e.pumps, e.forgetConsumer}, Store: e.control,
 		DefinedIn: func(string) string { return e.cfg.File },
 	}
 }
@@ -211,8 +212,18 @@ func (e *Engine) observeConsumers() {
 		here[d.ID] = true
 		view, ok := e.shown.views[d.ID]
 		if !ok || view.name != d.Name {
-			view = shownConsumer{e.metrics.Consumer(d.Database, d.Name), d.Database, d.Name}
+			if ok {
+				e.metrics.Forget(view.database, view.name) // it was renamed
+			}
+			view = shownConsumer{e.metrics.Consumer(d.Database, d.Name), nil, d.Database, d.Name}
 			e.shown.views[d.ID] = view
+		}
+		if p, err := e.pumps.Find(d.ID); err == nil {
+			if view.to == nil {
+				view.to = e.metrics.Destination(d.Database, d.Name, pump.Outcomes(), pump.States())
+				e.shown.views[d.ID] = view
+			}
+			view.to.State(string(p.Status().State))
 		}
 		view.Report(
 			obs.ConsumerTotals{Delivered: s.Delivered, Redelivered: s.Redelivered, Acked: s.Acked, Nacked: s.Nacked, Expired: s.Expired, Parked: s.Parked},
@@ -227,6 +238,21 @@ func (e *Engine) observeConsumers() {
 	}
 }
 
+// forgetConsumer returns what removes a consumer from the metrics when it is deleted.
+func (e *Engine) forgetConsumer(id string) func() {
+	c, err := e.broker.Find(id)
+	if err != nil {
+		return func() {}
+	}
+	d := c.Definition()
+	return func() {
+		e.shown.mu.Lock()
+		defer e.shown.mu.Unlock()
+		e.metrics.Forget(d.Database, d.Name)
+		delete(e.shown.views, d.ID)
+	}
+}
+
 // shownConsumers are the consumers that the metrics know.
 type shownConsumers struct {
 	mu    sync.Mutex
@@ -235,5 +261,16 @@ type shownConsumers struct {
 
 type shownConsumer struct {
 	*obs.Consumer
+	to             *obs.Destination // nil: nothing is sent
 	database, name string
+}
+
+// ListBefore implements [deliver.Dead].
+func (l letters) ListBefore(ctx context.Context, consumer string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := l.Dead.ListBefore(ctx, consumer, before, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
 }

@@ -117,6 +117,15 @@ func (c *control) Record(ctx context.Context, e api.Entry) error {
 	return c.do(func() error { return c.store.Record(ctx, e) })
 }
 
+// Entries implements [api.Audited].
+func (c *control) Entries(ctx context.Context, target string, before int64, limit int) (found []api.StoredEntry, err error) {
+	err = c.do(func() error {
+		found, err = c.store.Entries(ctx, target, before, limit)
+		return err
+	})
+	return found, err
+}
+
 // do uses the store once it is there. Whatever fails that is not about the request
 // itself is told as a control plane that is away.
 func (c *control) do(use func() error) error {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"lockstep"
 	"lockstep/internal/api"
 	"lockstep/internal/doctor"
 	"lockstep/internal/obs"
@@ -21,8 +22,11 @@ const (
 // examination is what the doctor found last. What it finds stops nothing: whether
 // capture moves decides readiness.
 type examination struct {
+	turn chan struct{} // full while the node is examined or something is fixed
+
 	mu     sync.Mutex
 	report doctor.Report
+	began  time.Time       // when the report was begun
 	said   map[string]bool // findings that are in the log
 }
 
@@ -38,20 +42,116 @@ func (e *Engine) doctorStage() stage.Stage {
 				return nil
 			}
 			pause = examineEvery
-			report := doctor.Run(ctx, doctor.Options{Config: e.cfg, Online: true, URLs: e.privateURLs(), Gaps: e.gapsInWords})
-			if ctx.Err() != nil {
-				return nil
-			}
-			e.examined.take(report).Log(ctx, e.Logger.With(obs.KeyStage, "doctor"))
+			_, _ = e.examine(ctx) // it fails only when ctx ends
 		}
 	}}
 }
 
-// take keeps the report and returns what of it was not there the last time.
-func (x *examination) take(r doctor.Report) doctor.Report {
+// patient is the running node, for its doctor.
+func (e *Engine) patient() doctor.Options {
+	return doctor.Options{
+		Config: e.cfg, Online: true, URLs: e.privateURLs(), Gaps: e.gapsInWords, Publish: e.publishNow,
+	}
+}
+
+// publishNow brings the publications of a database in order, when it is captured.
+func (e *Engine) publishNow(ctx context.Context, database string) error {
+	d := e.database(database)
+	if d == nil || d.reconciler == nil {
+		return fmt.Errorf("database %q is not captured: %w", database, lockstep.ErrNotFound)
+	}
+	_, _, err := d.reconciler.Ensure(ctx)
+	return err
+}
+
+// examine looks at everything and returns what it found. Whoever
+// waited for another one that began after it was asked for takes that one's report. It
+// fails only when ctx ends: what is found then is not worth keeping.
+func (e *Engine) examine(ctx context.Context) (doctor.Report, error) {
+	x, asked := &e.examined, time.Now()
+	release, err := x.enter(ctx)
+	if err != nil {
+		return doctor.Report{}, err
+	}
+	defer release()
+	if last, began := x.last(); began.After(asked) {
+		return last, nil
+	}
+	began := time.Now()
+	report := doctor.Run(ctx, e.patient())
+	if ctx.Err() != nil {
+		return doctor.Report{}, context.Cause(ctx)
+	}
+	x.take(report, began).Log(ctx, e.Logger.With(obs.KeyStage, "doctor"))
+	return report, nil
+}
+
+// enter waits until nobody else examines or fixes.
+func (x *examination) enter(ctx context.Context) (release func(), err error) {
+	select {
+	case x.turn <- struct{}{}:
+		return func() { <-x.turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (x *examination) last() (r doctor.Report, began time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.report = r
+	return x.report, x.began
+}
+
+// physician is the doctor in the words of the API.
+type physician struct{ *Engine }
+
+// Last implements [api.Doctor].
+func (p physician) Last() api.DoctorReport { return p.view() }
+
+// Examine implements [api.Doctor].
+func (p physician) Examine(ctx context.Context) (api.DoctorReport, error) {
+	if _, err := p.examine(ctx); err != nil {
+		return api.DoctorReport{}, err
+	}
+	return p.view(), nil
+}
+
+// Fix implements [api.Doctor].
+func (p physician) Fix(ctx context.Context, id, target string) ([]api.DoctorDone, error) {
+	release, err := p.examined.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	done, err := doctor.Fix(ctx, p.patient(), id, target)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.DoctorDone, len(done))
+	for i, d := range done {
+		out[i] = api.DoctorDone(d)
+	}
+	return out, nil
+}
+
+func (p physician) view() api.DoctorReport {
+	r, began := p.examined.last()
+	out := api.DoctorReport{OK: r.OK, Counts: api.DoctorCounts(r.Counts), Findings: make([]api.DoctorFinding, len(r.Findings))}
+	if !began.IsZero() {
+		at := began.UTC()
+		out.At = &at
+	}
+	for i, f := range r.Findings {
+		out.Findings[i] = api.DoctorFinding{ID: f.ID, Target: f.Target, Status: string(f.Status), Summary: f.Summary, Why: f.Why, Remedy: f.Remedy, Fixable: f.Fixable}
+	}
+	return out
+}
+
+// take keeps the report and returns what of it was not there the last time.
+func (x *examination) take(r doctor.Report, began time.Time) doctor.Report {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.report, x.began = r, began
 	said := map[string]bool{}
 	fresh := r
 	fresh.Findings = nil

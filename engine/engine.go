@@ -27,7 +27,9 @@ import (
 	"lockstep/internal/capture/backfill"
 	"lockstep/internal/config"
 	"lockstep/internal/deliver"
+	"lockstep/internal/history"
 	"lockstep/internal/obs"
+	"lockstep/internal/outlet"
 	"lockstep/internal/pgdb/cluster"
 	"lockstep/internal/pump"
 	"lockstep/internal/realtime"
@@ -49,6 +51,7 @@ type Options struct {
 type Node struct {
 	Server    string            // address of the HTTP API, http://host:port
 	Databases map[string]string // URL of each private database, by name
+	NATS      string            // host:port for NATS clients; empty: it is not open to them
 }
 
 // Engine is one node. Its methods may be called once.
@@ -64,6 +67,7 @@ type Engine struct {
 	databases []*database
 	broker    *deliver.Broker
 	pumps     *pump.Set
+	outlet    *outlet.Server // nil: it is not open to NATS clients
 	gaps      *backfill.Gaps
 	backfills *backfill.Runner
 	tokens    *auth.Tokens
@@ -76,6 +80,7 @@ type Engine struct {
 	events     *eventSource
 	shown      shownConsumers
 	examined   examination
+	history    *history.History
 	node       Node
 	started    time.Time
 }
@@ -88,7 +93,7 @@ func New(cfg *config.Config, o Options) *Engine {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
-	return &Engine{cfg: cfg, Options: o, shown: shownConsumers{views: map[string]shownConsumer{}}}
+	return &Engine{cfg: cfg, Options: o, shown: shownConsumers{views: map[string]shownConsumer{}}, history: history.New(history.Config{}), examined: examination{turn: make(chan struct{}, 1)}}
 }
 
 // Run runs the node until ctx ends, and then returns nil. What a person must mend
@@ -103,7 +108,7 @@ func (e *Engine) Run(ctx context.Context) (err error) {
 		}
 	}()
 	for _, open := range []func(context.Context) (func() error, error){
-		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openBroker, e.openPumps, e.openBackfills, e.openSyncs, e.openRealtime, e.openEvents,
+		e.openDir, e.openMirrored, e.openMetrics, e.openStream, e.openCluster, e.openGaps, e.openDatabases, e.openControl, e.openOutlet, e.openBroker, e.openPumps, e.openBackfills, e.openSyncs, e.openRealtime, e.openEvents,
 	} {
 		closer, err := open(ctx)
 		if closer != nil {
@@ -201,7 +206,8 @@ func (e *Engine) openCluster(ctx context.Context) (func() error, error) {
 func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages := []stage.Stage{e.realtimeStage(), {Name: "http", Run: server, Grace: 15 * time.Second}}
 	stages = append(stages, e.eventStage(), e.syncStage())
-	stages = append(stages, e.pumpStage(), e.backfillStage(), e.doctorStage())
+	stages = append(stages, e.pumpStage(), e.backfillStage(), e.doctorStage(), e.historyStage())
+	stages = append(stages, e.outletStages()...)
 	for _, d := range e.databases {
 		stages = append(stages, d.stages()...)
 	}

@@ -25,12 +25,14 @@ func (e *Engine) openPumps(ctx context.Context) (func() error, error) {
 	}
 	lines := kinds.Lines(e.Stdout)
 	e.pumps = pump.NewSet(pump.SetConfig{
-		Consumers: e.broker.List, Sends: kinds.Sends, Keep: keptGone{states}, Logger: e.Logger.With(obs.KeyStage, "send"),
+		Consumers: e.broker.List, Sends: kinds.Sends, Keep: keptGone{states}, Observe: e.observeAttempts, Logger: e.Logger.With(obs.KeyStage, "send"),
 		Open: func(_ context.Context, d deliver.Definition) (pump.Opened, error) {
 			if why := api.WhyUnopened(d.Settings); why != "" {
 				return pump.Opened{}, fmt.Errorf("%s: %w", why, lockstep.ErrInvalid)
 			}
-			return kinds.Open(d.Kind, kinds.Target{Consumer: d.Name, Database: d.Database, Stdout: lines}, d.Settings)
+			return kinds.Open(d.Kind, kinds.Target{
+				Consumer: d.Name, Database: d.Database, Stdout: lines, Ordered: len(d.OrderBy.Columns) > 0, NATS: e.ownNATS(),
+			}, d.Settings)
 		},
 	})
 	return nil, nil
@@ -66,10 +68,18 @@ func (k keptGone) Save(ctx context.Context, consumer, reason string) error {
 	return replace(ctx, k.states, goneID(consumer), []byte(reason))
 }
 
-// kicked tells the pumps of each change of a consumer at once.
+// observeAttempts counts what is tried for a consumer.
+func (e *Engine) observeAttempts(d deliver.Definition) func(pump.Attempt) {
+	view := e.metrics.Destination(d.Database, d.Name, pump.Outcomes(), pump.States())
+	return func(a pump.Attempt) { view.Attempt(a.Outcome, a.Duration) }
+}
+
+// kicked tells the pumps of each change of a consumer at once, and the metrics of its
+// end: the next one of its name must not lose its series to it.
 type kicked struct {
 	api.Broker
-	pumps *pump.Set
+	pumps  *pump.Set
+	forget func(id string) func()
 }
 
 // Put implements [api.Broker].
@@ -81,7 +91,12 @@ func (k kicked) Put(ctx context.Context, d deliver.Definition) (api.Consumer, er
 // Remove implements [api.Broker].
 func (k kicked) Remove(ctx context.Context, id string) error {
 	defer k.pumps.Kick()
-	return k.Broker.Remove(ctx, id)
+	forget := k.forget(id)
+	if err := k.Broker.Remove(ctx, id); err != nil {
+		return err
+	}
+	forget()
+	return nil
 }
 
 // sending gives the API the pumps in its own words.
@@ -111,6 +126,19 @@ func (s sending) Attempts(id string, before uint64, limit int, which api.Attempt
 		only = pump.FailedOnly
 	}
 	found, more := p.Book.List(before, limit, only)
+	return attemptsOf(found), more
+}
+
+// AttemptsOf implements [api.Sending].
+func (s sending) AttemptsOf(id string, seq uint64, limit int) []api.Attempt {
+	p, err := s.pumps.Find(id)
+	if err != nil {
+		return nil
+	}
+	return attemptsOf(p.Book.Of(seq, limit))
+}
+
+func attemptsOf(found []pump.Attempt) []api.Attempt {
 	list := make([]api.Attempt, len(found))
 	for i, a := range found {
 		list[i] = api.Attempt{
@@ -118,7 +146,7 @@ func (s sending) Attempts(id string, before uint64, limit int, which api.Attempt
 			Method: a.Method, URL: a.URL, Sent: a.Sent, Status: a.Status, Answer: a.Answer, Error: obs.Scrub(a.Error),
 		}
 	}
-	return list, more
+	return list
 }
 
 // Test implements [api.Sending].

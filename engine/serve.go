@@ -82,7 +82,8 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Sending:   sending{e.pumps},
 		Providers: e.prefixes,
 		Mirrored:  e.mirrored.find,
-		Audit:     e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
+		Audited:   e.control, History: e.history, Doctor: physician{e},
+		Audit: e.control, Metrics: e.metrics, Gatherer: e.registry, Logger: e.Logger.With(obs.KeyStage, "http"), Version: e.Version, Started: e.started,
 	})
 	if err != nil {
 		return nil, err
@@ -93,6 +94,9 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 	}
 	e.metrics.BeforeScrape(e.observe)
 	e.node = Node{Server: "http://" + listener.Addr().String(), Databases: map[string]string{}}
+	if e.outlet != nil {
+		e.node.NATS = e.outlet.Address()
+	}
 	for _, d := range e.databases {
 		if d.URL == "" {
 			e.node.Databases[d.Name] = d.url

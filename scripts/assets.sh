@@ -9,7 +9,7 @@ npm ci --no-audit --no-fund --ignore-scripts >&2
 target=../static/vendor
 if [ "${1:-}" = --check ]; then
   target=$(mktemp -d)
-  trap 'rm -rf "$target"' EXIT
+  trap 'rm -rf "$target" "$target.test"' EXIT
 fi
 mkdir -p "$target"
 copy() { # package file licence
@@ -22,6 +22,11 @@ copy htmx-ext-sse dist/sse.min.js LICENSE
 copy idiomorph dist/idiomorph-ext.min.js LICENSE
 copy uplot dist/uPlot.iife.min.js LICENSE
 copy uplot dist/uPlot.min.css LICENSE
+copied=../testdata
+[ "${1:-}" != --check ] || { mkdir "$target.test"; copied=$target.test; }
+cp node_modules/axe-core/axe.min.js "$copied/" # the tests' check of accessibility
+cp node_modules/axe-core/LICENSE "$copied/axe-core.LICENSE.txt"
 if [ "${1:-}" = --check ]; then
+  cmp "$copied/axe.min.js" ../testdata/axe.min.js
   diff -r "$target" ../static/vendor && echo "the console's assets are those of the lockfile"
 fi

@@ -36,11 +36,13 @@ type Message struct {
 	Action         lockstep.Action
 	Database       string
 	Schema, Table  string          // empty for changes of everything
-	Sync           string          // the name of the sync, of records in the API's view; empty: it is a row
 	PKs            json.RawMessage // array of texts in key order; [] when there is no key
 	IdempotencyKey string          // equal on each redelivery
 	CommitTime     time.Time
 	Attempt        int // 1 for the first
+	// Of mirrored records in the API's view, whose: the sync's name, the provider, and the
+	// collection such as stripe:customer. Empty: it is a row.
+	Sync, Provider, Collection string
 	// Record is the row after the change (for a delete: as it was), the API's view or the
 	// transform's result; null for whole-table changes.
 	Record json.RawMessage

@@ -24,6 +24,9 @@ type cli struct {
 	Init       initCmd       `cmd:"" help:"Make what Lockstep needs in a database."`
 	Doctor     doctorCmd     `cmd:"" help:"Check everything that a node needs, and say what to do about what is wrong."`
 	Validate   validateCmd   `cmd:"" help:"Check a configuration and tell everything that is wrong."`
+	Plan       planCmd       `cmd:"" help:"Compare the syncs and consumers of a file with those of a server."`
+	Apply      applyCmd      `cmd:"" help:"Make the syncs and consumers of a server as a file has them."`
+	Export     exportCmd     `cmd:"" help:"Write the syncs and consumers of a server as a file for plan and apply."`
 	Tail       tailCmd       `cmd:"" help:"Follow changes as they come."`
 	Listen     listenCmd     `cmd:"" help:"Forward changes to a program on this machine as a webhook does, and show them."`
 	Consumer   consumerCmd   `cmd:"" help:"Look at consumers, make them, take and settle changes."`

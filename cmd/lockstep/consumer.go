@@ -41,11 +41,11 @@ func (consumerLsCmd) Run(ctx context.Context, c *cli, p printer) error {
 	if err != nil {
 		return fmt.Errorf("list consumers: %w", err)
 	}
-	t := table{head: []string{"NAME", "KIND", "DATABASE", "STATE", "PENDING", "IN FLIGHT", "DEAD", "TABLES"}}
+	t := table{head: []string{"NAME", "KIND", "DATABASE", "STATE", "PENDING", "IN FLIGHT", "DEAD", "TABLES", "MANAGED BY"}}
 	raws := make([]json.RawMessage, len(list))
 	for i, one := range list {
 		raws[i] = one.Raw
-		t.add(one.Name, one.Kind, one.Database, stateOf(one), number(one.Stats.Pending), number(one.Stats.InFlight), number(one.Stats.Dead), gets(one))
+		t.add(one.Name, one.Kind, one.Database, stateOf(one), number(one.Stats.Pending), number(one.Stats.InFlight), number(one.Stats.Dead), gets(one), keptBy(one.ManagedBy, one.AppliedFrom))
 	}
 	return p.result(raws, t)
 }
@@ -56,6 +56,14 @@ func stateOf(c client.Consumer) string {
 		return c.Health.Status + ": " + c.Health.Reason
 	}
 	return c.Status
+}
+
+// keptBy says who keeps a definition: api, file, or the file that it was applied from.
+func keptBy(managedBy, from string) string {
+	if from != "" {
+		return managedBy + " (" + from + ")"
+	}
+	return dash(managedBy)
 }
 
 // gets names the tables or collections whose changes the consumer gets.
@@ -241,12 +249,16 @@ func readDefinition(s streams, file string, fields *map[string]json.RawMessage) 
 }
 
 type consumerDeleteCmd struct {
-	Names []string `arg:"" name:"name" help:"Names or ids."`
+	Names    []string `arg:"" name:"name" help:"Names or ids."`
+	Override bool     `help:"Also what was applied from a file, which would make it again."`
 }
 
 // Run deletes consumers.
 func (x *consumerDeleteCmd) Run(ctx context.Context, c *cli, p printer) error {
-	return eachName(ctx, c, p, x.Names, "delete", "deleted", (*client.Client).DeleteConsumer)
+	remove := func(remote *client.Client, ctx context.Context, name string) error {
+		return remote.With(client.Claim{Override: x.Override}).DeleteConsumer(ctx, name)
+	}
+	return eachName(ctx, c, p, x.Names, "delete", "deleted", remove)
 }
 
 type consumerPauseCmd struct {

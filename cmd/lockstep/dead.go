@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"lockstep"
 	"lockstep/client"
 )
 
@@ -108,12 +107,15 @@ func (x *deadShowCmd) Run(ctx context.Context, c *cli, p printer) error {
 type deadRetryCmd struct {
 	Consumer string   `arg:"" help:"Name or id of the consumer."`
 	Seqs     []uint64 `arg:"" optional:"" name:"seq" help:"The changes' seqs."`
-	All      bool     `help:"All of the consumer's dead letters."`
+	All      bool     `help:"All of the consumer's dead letters that wait for a person."`
+	Reason   string   `placeholder:"TEXT" help:"With --all: only those whose reason has this part."`
+	Before   string   `placeholder:"TIME" help:"With --all: only those written before a time, or 1h for an hour ago."`
 }
 
 // Run hands changes out again.
 func (x *deadRetryCmd) Run(ctx context.Context, c *cli, p printer) error {
-	w := deadWork{consumer: x.Consumer, seqs: x.Seqs, verb: "retry", done: "retried", do: (*client.Client).RetryDead}
+	w := deadWork{consumer: x.Consumer, seqs: x.Seqs, verb: "retry", done: "retried", do: (*client.Client).RetryDead, many: (*client.Client).RetryDeadMany}
+	w.asked = client.DeadWork{All: true, Reason: x.Reason, Before: x.Before}
 	if x.All {
 		return w.all(ctx, c, p)
 	}
@@ -123,12 +125,15 @@ func (x *deadRetryCmd) Run(ctx context.Context, c *cli, p printer) error {
 type deadDropCmd struct {
 	Consumer string   `arg:"" help:"Name or id of the consumer."`
 	Seqs     []uint64 `arg:"" optional:"" name:"seq" help:"The changes' seqs."`
-	All      bool     `help:"All of the consumer's dead letters."`
+	All      bool     `help:"All of the consumer's dead letters that wait for a person."`
+	Reason   string   `placeholder:"TEXT" help:"With --all: only those whose reason has this part."`
+	Before   string   `placeholder:"TIME" help:"With --all: only those written before a time, or 1h for an hour ago."`
 }
 
 // Run gives changes up.
 func (x *deadDropCmd) Run(ctx context.Context, c *cli, p printer) error {
-	w := deadWork{consumer: x.Consumer, seqs: x.Seqs, verb: "drop", done: "dropped", do: (*client.Client).DropDead}
+	w := deadWork{consumer: x.Consumer, seqs: x.Seqs, verb: "drop", done: "dropped", do: (*client.Client).DropDead, many: (*client.Client).DropDeadMany}
+	w.asked = client.DeadWork{All: true, Reason: x.Reason, Before: x.Before}
 	if x.All {
 		return w.all(ctx, c, p)
 	}
@@ -141,10 +146,15 @@ type deadWork struct {
 	seqs       []uint64
 	verb, done string
 	do         func(*client.Client, context.Context, string, uint64) error
+	many       func(*client.Client, context.Context, string, client.DeadWork) (client.DeadProgress, error)
+	asked      client.DeadWork // of many
 }
 
 // each goes on after a seq that it cannot be done to, and returns all errors.
 func (w deadWork) each(ctx context.Context, c *cli, p printer) error {
+	if w.asked.Reason != "" || w.asked.Before != "" {
+		return usageError{fmt.Errorf("--reason and --before narrow --all")}
+	}
 	if len(w.seqs) == 0 {
 		return usageError{fmt.Errorf("which dead letters? give their seqs, or --all")}
 	}
@@ -166,7 +176,7 @@ func (w deadWork) each(ctx context.Context, c *cli, p printer) error {
 	return errors.Join(failed...)
 }
 
-// all goes by pages, so that it ends also when what was retried comes back.
+// all works as long as there is something left that was not looked at.
 func (w deadWork) all(ctx context.Context, c *cli, p printer) error {
 	if len(w.seqs) > 0 {
 		return usageError{fmt.Errorf("give seqs or --all, not both")}
@@ -176,19 +186,24 @@ func (w deadWork) all(ctx context.Context, c *cli, p printer) error {
 		return err
 	}
 	n := 0
-	err = eachDead(ctx, remote, w.consumer, func(d client.DeadLetter) error {
-		err := w.do(remote, ctx, w.consumer, d.Seq)
-		if errors.Is(err, lockstep.ErrNotFound) {
-			return nil // somebody else was faster
+	var skipped []error
+	for {
+		got, err := w.many(remote, ctx, w.consumer, w.asked)
+		n += got.Retried + got.Dropped
+		if err == nil && got.Stopped != "" {
+			err = errors.New(got.Stopped)
 		}
-		if err == nil {
-			n++
+		if got.Skipped > 0 {
+			skipped = append(skipped, fmt.Errorf("%s could not be %s: %s", count(got.Skipped, "dead letter"), w.done, got.Why))
 		}
-		return err
-	})
-	p.note("%s %d", w.done, n)
-	if err != nil {
-		return fmt.Errorf("%s dead letters of consumer %s: %w", w.verb, w.consumer, err)
+		if err != nil || got.Next == "" {
+			p.note("%s %d", w.done, n)
+			if err != nil {
+				return fmt.Errorf("%s dead letters of consumer %s: %w", w.verb, w.consumer, err)
+			}
+			return errors.Join(skipped...)
+		}
+		p.note("%s %d, %s left to look at", w.done, n, count(int(got.Left), "dead letter"))
+		w.asked.Cursor = got.Next
 	}
-	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ const (
 	exitFailed      = 1
 	exitBadInput    = 2
 	exitEnvironment = 3
+	exitChanges     = 4 // of plan --detailed-exitcode
 	exitInterrupted = 130
 )
 
@@ -27,6 +29,9 @@ func (e usageError) Unwrap() error { return e.error }
 
 // errQuiet ends a command that has said everything itself.
 var errQuiet = errors.New("said before")
+
+// errChanges ends a plan that was asked to tell by its exit code.
+var errChanges = fmt.Errorf("there is something to change: %w", errQuiet)
 
 // silent reports whether nothing is to be written about the error.
 func silent(err error) bool {
@@ -41,6 +46,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &usage):
 		return exitBadInput
+	case errors.Is(err, errChanges):
+		return exitChanges
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.Is(err, lockstep.ErrEnvironment):

@@ -48,6 +48,7 @@ func newNode() *node {
 	mux.HandleFunc("GET /v1/consumers/{id}/dead/{seq}", n.consumer(n.showDead))
 	mux.HandleFunc("POST /v1/consumers/{id}/dead/{seq}/retry", n.consumer(n.endDead))
 	mux.HandleFunc("DELETE /v1/consumers/{id}/dead/{seq}", n.consumer(n.endDead))
+	mux.HandleFunc("POST /v1/consumers/{id}/dead/{verb}", n.consumer(n.workDead))
 	mux.HandleFunc("GET /v1/tokens", n.listTokens)
 	mux.HandleFunc("POST /v1/tokens", n.createToken)
 	mux.HandleFunc("DELETE /v1/tokens/{id}", n.revokeToken)

@@ -17,7 +17,8 @@ import (
 const collectAt = 40
 
 type serveCmd struct {
-	Config string `short:"c" placeholder:"FILE" help:"The configuration; default lockstep.yml here, or the defaults when there is none."`
+	Config     string `short:"c" placeholder:"FILE" help:"The configuration; default lockstep.yml here, or the defaults when there is none."`
+	NATSListen string `name:"nats-listen" placeholder:"ADDRESS" help:"Open the node's NATS server to clients, such as 127.0.0.1:7422; as stream.listen in the configuration, before which it goes."`
 }
 
 // Run runs a node until it is told to stop.
@@ -30,6 +31,12 @@ func (v *serveCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	if v.NATSListen != "" {
+		if err := cfg.CheckListen(v.NATSListen); err != nil {
+			return fmt.Errorf("--nats-listen: %w", err)
+		}
+		cfg.Stream.Listen = v.NATSListen
+	}
 	log, err := s.logger()
 	if err != nil {
 		return err
@@ -39,6 +46,9 @@ func (v *serveCmd) Run(ctx context.Context, s streams) error {
 	}
 	node := engine.New(cfg, engine.Options{Logger: log, Version: version(), Stdout: s.out, Ready: func(n engine.Node) {
 		log.InfoContext(ctx, "ready to serve", "version", version(), "server", n.Server, "data_dir", cfg.DataDir)
+		if n.NATS != "" {
+			log.InfoContext(ctx, "ready for NATS clients", "server", "nats://"+n.NATS)
+		}
 		for name, url := range n.Databases {
 			log.InfoContext(ctx, "private database: connect with psql", "database", name, "url", url)
 		}

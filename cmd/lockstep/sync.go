@@ -37,11 +37,11 @@ func (syncLsCmd) Run(ctx context.Context, c *cli, p printer) error {
 	if err != nil {
 		return fmt.Errorf("list syncs: %w", err)
 	}
-	t := table{head: []string{"NAME", "PROVIDER", "ACCOUNT", "DATABASE", "SCHEMA", "COLLECTIONS", "STATE", "POLLED", "REASON"}}
+	t := table{head: []string{"NAME", "PROVIDER", "ACCOUNT", "DATABASE", "SCHEMA", "COLLECTIONS", "STATE", "POLLED", "MANAGED BY", "REASON"}}
 	raws := make([]json.RawMessage, len(list))
 	for i, s := range list {
 		raws[i] = s.Raw
-		t.add(s.Name, s.Provider, dash(s.Account), s.Database, s.Schema, fmt.Sprint(len(s.CollectionIDs)), s.State, localTime(polled(s)), truncate(whyOf(s), 100))
+		t.add(s.Name, s.Provider, dash(s.Account), s.Database, s.Schema, fmt.Sprint(len(s.CollectionIDs)), s.State, localTime(polled(s)), keptBy(s.ManagedBy, s.AppliedFrom), truncate(whyOf(s), 100))
 	}
 	return p.result(raws, t)
 }
@@ -83,7 +83,8 @@ func dash(text string) string {
 }
 
 type syncDeleteCmd struct {
-	Names []string `arg:"" name:"name" help:"Names or ids."`
+	Names    []string `arg:"" name:"name" help:"Names or ids."`
+	Override bool     `help:"Also what was applied from a file, which would make it again."`
 }
 
 // Run deletes syncs.
@@ -93,7 +94,7 @@ func (x *syncDeleteCmd) Run(ctx context.Context, c *cli, p printer) error {
 		return err
 	}
 	for _, name := range x.Names {
-		if err := remote.DeleteSync(ctx, name); err != nil {
+		if err := remote.With(client.Claim{Override: x.Override}).DeleteSync(ctx, name); err != nil {
 			return fmt.Errorf("delete sync %s: %w", name, err)
 		}
 		p.note("deleted %s; its tables stay", name)

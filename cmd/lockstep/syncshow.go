@@ -127,7 +127,7 @@ func (p printer) sync(s client.Sync) error {
 	t := table{head: []string{"SYNC", printable(s.Name)}}
 	for _, line := range [][2]string{
 		{"id", s.ID}, {"provider", s.Provider}, {"account", s.Account}, {"base url", s.BaseURL}, {"tables", s.Database + ", schema " + s.Schema},
-		{"external id", s.ExternalID}, {"managed by", s.ManagedBy}, {"state", s.State}, {"reason", whyOf(s)}, {"backfilled", localTime(s.BackfilledAt)},
+		{"external id", s.ExternalID}, {"managed by", keptBy(s.ManagedBy, s.AppliedFrom)}, {"state", s.State}, {"reason", whyOf(s)}, {"backfilled", localTime(s.BackfilledAt)},
 	} {
 		if line[1] != "" {
 			t.add(line[0], line[1])

@@ -17,7 +17,7 @@
 //  4. Rows and old values go from the log to the caller byte for byte.
 //  5. Calls that change the control plane are recorded before they are answered.
 //  6. Memory per request is bounded: bodies by Config.MaxBody, answers by one chunk
-//     and the largest change, streams of events by one batch.
+//     and the largest change, streams of events as package tail has it.
 package api
 
 import (
@@ -78,6 +78,9 @@ type Config struct {
 	Console http.Handler
 
 	Audit     Auditor             // nil: the audit goes to the log
+	Audited   Audited             // reads the audit; nil: calls that need it answer 503
+	Doctor    Doctor              // nil: calls that need it answer 503
+	History   History             // nil: calls that need it answer 503
 	Metrics   *obs.Metrics        // nil: not counted
 	Gatherer  prometheus.Gatherer // what /metrics shows; nil: there is none
 	Logger    *slog.Logger        // nil: slog.Default
@@ -110,6 +113,9 @@ type API struct {
 	providers func() []string
 	mirrored  func(database, schema, table string) (deliver.Mirrored, bool)
 	audit     Auditor
+	audited   Audited
+	history   History
+	doctor    Doctor
 	metrics   *obs.Metrics
 	gatherer  prometheus.Gatherer
 	log       *slog.Logger
@@ -135,7 +141,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
-		backfills: c.Backfills, realtime: c.Realtime, console: c.Console, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, mirrored: c.Mirrored, audit: c.Audit, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
+		backfills: c.Backfills, realtime: c.Realtime, console: c.Console, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, mirrored: c.Mirrored, audit: c.Audit, audited: c.Audited, history: c.History, doctor: c.Doctor, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(), tails: tail.New(tail.Limits{}),
 	}
@@ -163,6 +169,9 @@ func New(c Config) (*API, error) {
 	a.eventRoutes()
 	a.statusRoutes()
 	a.capturedRoutes()
+	a.auditRoutes()
+	a.historyRoutes()
+	a.doctorRoutes()
 	a.tokenRoutes()
 	if err := a.docsRoutes(); err != nil {
 		return nil, err

@@ -69,21 +69,13 @@ func (a *API) showChange(w http.ResponseWriter, r *http.Request) {
 	}
 	buf := append(a.buffers.get(), '{')
 	buf = lockstep.AppendMessageMembers(buf, record, lockstep.MessageOptions{Database: db.Name})
+	buf = a.appendMirror(buf, db.Name, record)
 	buf = append(buf, `,"consumers":[`...)
-	first := true
-	for _, c := range a.consumers.List() {
-		if c.Definition().Database != db.Name {
-			continue
-		}
-		where, err := c.Where(r.Context(), seq)
-		if err != nil {
-			where = Whereabouts{State: "unknown", Reason: problemOf(err).Detail}
-		}
-		if !first {
+	for i, way := range a.ways(r.Context(), db.Name, record) {
+		if i > 0 {
 			buf = append(buf, ',')
 		}
-		first = false
-		buf = appendWhere(buf, c, where)
+		buf = a.appendWay(buf, way)
 	}
 	writeBytes(w, append(buf, "]}\n"...))
 	a.buffers.put(buf)
@@ -112,7 +104,7 @@ func appendWhere(dst []byte, c Consumer, where Whereabouts) []byte {
 		dst = where.Until.UTC().AppendFormat(dst, time.RFC3339Nano)
 		dst = append(dst, '"')
 	}
-	return append(dst, '}')
+	return dst
 }
 
 // streamLog is what a log of package stream offers: readers of its own type.

@@ -50,7 +50,11 @@ type Consumer interface {
 	// Where tells what became of a change.
 	Where(ctx context.Context, seq uint64) (Whereabouts, error)
 
-	Letters(ctx context.Context, after uint64, limit int) (letters []Letter, next uint64, err error)
+	// Letters lists dead letters; RetryLetters and DropLetters work on many, as far as
+	// one call may, and tell how far they came, also with an error.
+	Letters(ctx context.Context, q deliver.LetterQuery) (LetterPage, error)
+	RetryLetters(ctx context.Context, w deliver.LetterWork) (deliver.LetterProgress, error)
+	DropLetters(ctx context.Context, w deliver.LetterWork) (deliver.LetterProgress, error)
 	Letter(ctx context.Context, seq uint64) (Letter, error)
 	RetryLetter(ctx context.Context, seq uint64) error
 	DropLetter(ctx context.Context, seq uint64) error
@@ -99,6 +103,9 @@ type Whereabouts struct {
 	Reason   string    // why the last one failed, or why it is parked
 	Holder   string    // who has it
 	Until    time.Time // of the lease or the delay; zero: neither
+	Match    string    // yes, filtered, not_selected or failed; empty: unknown
+	Fault    string    // with failed: why the filter fails
+	Letter   *Letter   // its dead letter; nil: there is none
 }
 
 // StuckKey is a key whose later changes wait for one that goes wrong or takes long.
@@ -125,6 +132,14 @@ type Letter struct {
 	Message  json.RawMessage // as it was delivered
 }
 
+// LetterPage is a part of a list of dead letters.
+type LetterPage struct {
+	Letters []Letter
+	Next    uint64 // the cursor of the next page; 0: there is none
+	Looked  int    // letters that were looked at
+	Stopped bool   // it ended before it was full
+}
+
 // ConsumerStatsView is how a consumer stands, as the API shows it.
 type ConsumerStatsView struct {
 	Pending       uint64     `json:"num_pending" doc:"Changes that are not settled and not in flight; an upper bound with a filter"`
@@ -140,6 +155,7 @@ type ConsumerStatsView struct {
 	Nacked        uint64     `json:"nacked"`
 	Expired       uint64     `json:"expired"`
 	Parked        uint64     `json:"parked"`
+	Rate          *float64   `json:"rate" doc:"Changes settled per second, over the last minute; null: not known yet"`
 	Stuck         []StuckKey `json:"stuck_keys" doc:"Keys that something holds up: the longest first, at most 10"`
 }
 

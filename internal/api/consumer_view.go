@@ -85,6 +85,7 @@ func (a *API) viewOfConsumer(c Consumer) ConsumerView {
 		Backoff:   BackoffView{First: spanText(d.Backoff.First), Max: spanText(d.Backoff.Max), Jitter: d.Backoff.Jitter},
 		CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(), Stats: statsOf(s), Health: healthOf(s),
 	}
+	v.Stats.Rate = a.rateOf(d.ID)
 	v.Tables, v.Collections, v.Sync = append([]string{}, d.Tables...), append([]string{}, d.Collections...), d.Sync
 	if v.Metadata == nil {
 		v.Metadata = json.RawMessage("null")

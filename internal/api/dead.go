@@ -29,6 +29,8 @@ func (a *API) deadRoutes() {
 			a.onLetter(f, Consumer.RetryLetter))
 		typedAudited(a, write(http.MethodDelete, "/{seq}", "drop"), about{f.noun + "-dead-drop", "Drop a dead letter: its change counts as settled", "dead letters", 204},
 			a.onLetter(f, Consumer.DropLetter))
+		typedAudited(a, write(http.MethodPost, "/retry", "retry"), about{f.noun + "-dead-retry-many", "Deliver many dead letters again; left tells to call again", "dead letters", 200}, a.retryLetters(f))
+		typedAudited(a, write(http.MethodPost, "/drop", "drop"), about{f.noun + "-dead-drop-many", "Drop many dead letters; left tells to call again", "dead letters", 200}, a.dropLetters(f))
 	}
 }
 
@@ -41,37 +43,38 @@ func (a *API) letters(f family) http.HandlerFunc {
 			a.fail(w, r, err)
 			return
 		}
-		limit, err := number(r, "limit", 100, 1, maxBatchSize)
+		query, err := decodeLetterQuery(r)
 		if err != nil {
 			a.fail(w, r, err)
 			return
 		}
-		var after uint64
-		if cursor := r.URL.Query().Get("cursor"); cursor != "" {
-			if after, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-				a.fail(w, r, bad("query.cursor", "cursor must be the next_cursor of the page before"))
-				return
-			}
-		}
-		found, next, err := c.Letters(r.Context(), after, limit)
+		page, err := c.Letters(r.Context(), query)
 		if err != nil {
 			a.fail(w, r, err)
 			return
 		}
+		brief := r.URL.Query().Get("messages") == "false"
 		buf := []byte(`{"data":[`)
-		for i, l := range found {
+		for i, l := range page.Letters {
 			if i > 0 {
 				buf = append(buf, ',')
+			}
+			if brief {
+				l.Message = nil
 			}
 			buf = appendLetter(buf, l)
 		}
 		buf = append(buf, `],"next_cursor":`...)
-		if next == 0 {
-			buf = append(buf, "null}\n"...)
+		if page.Next == 0 {
+			buf = append(buf, "null"...)
 		} else {
-			buf = append(strconv.AppendUint(append(buf, '"'), next, 10), "\"}\n"...)
+			buf = append(strconv.AppendUint(append(buf, '"'), page.Next, 10), '"')
 		}
-		writeBytes(w, buf)
+		if page.Stopped {
+			buf = append(buf, `,"stopped_early":true,"looked_at":`...)
+			buf = strconv.AppendInt(buf, int64(page.Looked), 10)
+		}
+		writeBytes(w, append(buf, "}\n"...))
 	}
 }
 

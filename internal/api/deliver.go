@@ -95,23 +95,27 @@ func (c delivered) Where(ctx context.Context, seq uint64) (Whereabouts, error) {
 	if err != nil {
 		return Whereabouts{}, err
 	}
-	out := Whereabouts{State: at.State, Attempts: at.Attempts, Reason: at.Reason, Holder: at.Holder}
+	out := Whereabouts{State: at.State, Attempts: at.Attempts, Reason: at.Reason, Holder: at.Holder, Match: at.Match, Fault: at.Fault}
 	if at.Until != nil {
 		out.Until = *at.Until
+	}
+	if at.Letter != nil {
+		l := letterOf(*at.Letter)
+		out.Letter = &l
 	}
 	return out, nil
 }
 
-func (c delivered) Letters(ctx context.Context, after uint64, limit int) ([]Letter, uint64, error) {
-	found, next, err := c.Dead(ctx, after, limit)
+func (c delivered) Letters(ctx context.Context, q deliver.LetterQuery) (LetterPage, error) {
+	p, err := c.Consumer.Letters(ctx, q)
 	if err != nil {
-		return nil, 0, err
+		return LetterPage{}, err
 	}
-	out := make([]Letter, len(found))
-	for i, l := range found {
-		out[i] = letterOf(l)
+	out := LetterPage{Letters: make([]Letter, len(p.Letters)), Next: p.Next, Looked: p.Looked, Stopped: p.Stopped}
+	for i, l := range p.Letters {
+		out.Letters[i] = letterOf(l)
 	}
-	return out, next, nil
+	return out, nil
 }
 
 func (c delivered) Letter(ctx context.Context, seq uint64) (Letter, error) {

@@ -146,6 +146,7 @@ func (a *API) describeChanges(op *huma.Operation) {
 // foundChange is one change, and what became of it.
 type foundChange struct {
 	ChangeView
+	Mirror    *mirrorView      `json:"mirror,omitempty" doc:"Of a row of a mirror table: where it comes from"`
 	Consumers []whereaboutView `json:"consumers"`
 }
 
@@ -157,6 +158,38 @@ type whereaboutView struct {
 	Holder string `json:"holder,omitempty" doc:"Who has it: token@address"`
 	Reason string `json:"reason,omitempty"`
 	Until  string `json:"until,omitempty" doc:"When the lease or the delay ends"`
+
+	Matches     string        `json:"matches,omitempty" enum:"yes,filtered,not_selected,failed" doc:"By the definition as it is now; filtered: its filter does not let the change through; failed: its filter fails on it"`
+	Fault       string        `json:"fault,omitempty" doc:"Why its filter fails"`
+	BeforeStart bool          `json:"before_start,omitempty" doc:"Settled since the consumer was made to begin behind it"`
+	NextAttempt string        `json:"next_attempt_at,omitempty" doc:"It waits, and is not tried before"`
+	Dead        *deadView     `json:"dead,omitempty" doc:"Its dead letter"`
+	Log         []AttemptView `json:"attempt_log,omitempty" doc:"Kinds that send: the attempts that are remembered, the newest first, at most 20"`
+}
+
+// deadView is a dead letter without what it holds.
+type deadView struct {
+	State    string `json:"state" enum:"parked,blocked,retrying"`
+	Reason   string `json:"reason"`
+	Attempts int    `json:"attempts"`
+	At       string `json:"at"`
+}
+
+// mirrorView is where a row of a mirror table comes from. What the row does not tell is
+// null.
+type mirrorView struct {
+	SyncID      string  `json:"sync_id"`
+	Sync        string  `json:"sync" doc:"Its name"`
+	Provider    string  `json:"provider"`
+	Collection  string  `json:"collection_id" example:"stripe:customer"`
+	ID          *string `json:"id" doc:"Lockstep's own, of the column _id"`
+	UpstreamID  *string `json:"upstream_id" doc:"The API's"`
+	CreatedAt   *string `json:"upstream_created_at" doc:"By the API's clock"`
+	UpdatedAt   *string `json:"upstream_updated_at" doc:"By the API's clock: the version"`
+	FetchedAt   *string `json:"fetched_at" doc:"When the API gave it"`
+	Fingerprint *string `json:"fingerprint" doc:"Of the API's JSON, base64"`
+	Notes       any     `json:"notes" doc:"Values that did not fit their columns, with the reason"`
+	CommittedAt string  `json:"committed_at" doc:"When its transaction committed, by the database's clock"`
 }
 
 func (a *API) describeChange(op *huma.Operation) {
@@ -176,11 +209,23 @@ type letterView struct {
 	Message  ChangeView `json:"message" doc:"As it was delivered"`
 }
 
+type lettersView struct {
+	Data    []letterView `json:"data"`
+	Next    *string      `json:"next_cursor"`
+	Looked  int          `json:"looked_at,omitempty" doc:"With stopped_early: letters that were looked at for this page"`
+	Stopped bool         `json:"stopped_early,omitempty" doc:"The page ended before it was full: it looked at as many as a page may, or they are large"`
+}
+
 func (a *API) describeLetters(op *huma.Operation) {
 	op.Parameters = append(op.Parameters,
 		queryParam("limit", "At most so many letters", numberSchema(1, maxBatchSize, 100)),
-		queryParam("cursor", "next_cursor of the page before", textSchema()))
-	op.Responses["200"] = &huma.Response{Description: "Dead letters, by seq", Content: a.jsonContent(schemaOf[List[letterView]](a, "Letters"))}
+		queryParam("cursor", "next_cursor of the page before", textSchema()),
+		queryParam("order", "By seq: oldest (default) or newest first", &huma.Schema{Type: huma.TypeString, Enum: []any{"oldest", "newest"}}),
+		queryParam("key", "Only those whose key's values, joined by comma and space, have this part", textSchema()),
+		queryParam("reason", "Only those whose reason has this part, whatever its case", textSchema()),
+		queryParam("messages", "false: message is null", &huma.Schema{Type: huma.TypeBoolean}))
+	op.Description += " With key or reason a page looks at no more than 10,000 letters and for no longer than a second: it may be empty and have a next_cursor."
+	op.Responses["200"] = &huma.Response{Description: "Dead letters, by seq", Content: a.jsonContent(schemaOf[lettersView](a, "Letters"))}
 }
 
 func (a *API) describeLetter(op *huma.Operation) {

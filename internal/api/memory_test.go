@@ -276,19 +276,27 @@ func (c *memConsumer) Where(context.Context, uint64) (api.Whereabouts, error) {
 	return api.Whereabouts{State: "in_flight", Attempts: 2, Reason: "held by a", Until: time.Unix(1, 0)}, nil
 }
 
-func (c *memConsumer) Letters(_ context.Context, after uint64, limit int) ([]api.Letter, uint64, error) {
+func (c *memConsumer) Letters(_ context.Context, q deliver.LetterQuery) (api.LetterPage, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []api.Letter
 	for _, l := range c.letters {
-		if l.Seq > after {
+		if l.Seq > q.Cursor {
 			out = append(out, l)
 		}
 	}
-	if len(out) > limit {
-		return out[:limit], out[limit-1].Seq, nil
+	if len(out) > q.Limit {
+		return api.LetterPage{Letters: out[:q.Limit], Next: out[q.Limit-1].Seq}, nil
 	}
-	return out, 0, nil
+	return api.LetterPage{Letters: out}, nil
+}
+
+func (c *memConsumer) RetryLetters(context.Context, deliver.LetterWork) (deliver.LetterProgress, error) {
+	return deliver.LetterProgress{}, nil
+}
+
+func (c *memConsumer) DropLetters(context.Context, deliver.LetterWork) (deliver.LetterProgress, error) {
+	return deliver.LetterProgress{}, nil
 }
 
 func (c *memConsumer) Letter(_ context.Context, seq uint64) (api.Letter, error) {

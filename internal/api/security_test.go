@@ -17,7 +17,7 @@ func matrix() map[string]string {
 		"GET /v1/databases": "read", "GET /v1/databases/{name}": "read", "GET /v1/status": "read", "GET /v1/databases/{name}/tables": "read",
 		"GET /v1/databases/{name}/changes": "read", "GET /v1/databases/{name}/changes/{seq}": "read",
 		"GET /v1/backfills": "read", "GET /v1/backfills/{id}": "read", "PATCH /v1/backfills/{id}": "write", "POST /v1/databases/{name}/gaps/backfill": "write",
-		"GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
+		"GET /v1/audit": "admin", "GET /v1/doctor": "admin", "POST /v1/doctor": "admin", "POST /v1/doctor/fix": "admin", "GET /v1/history": "read", "GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",
 		"GET /healthz": "none", "GET /readyz": "none", "GET /metrics": "none",
 		"GET /v1/consumers/{id}/attempts": "read", "POST /v1/consumers/{id}/test": "write", "POST /v1/consumers/{id}/replay": "write",
 		"POST /v1/databases/{name}/trial": "read",
@@ -39,6 +39,7 @@ func matrix() map[string]string {
 			"POST /{id}/pause": "write", "POST /{id}/resume": "write", "POST /{id}/seek": "write",
 			"GET /{id}/next": "consume", "POST /{id}/next": "consume", "POST /{id}/ack": "consume", "POST /{id}/nack": "consume", "POST /{id}/extend": "consume",
 			"GET /{id}/peek": "peek", "GET /{id}/dead": "read", "GET /{id}/dead/{seq}": "read", "POST /{id}/dead/{seq}/retry": "write", "DELETE /{id}/dead/{seq}": "write",
+			"POST /{id}/dead/retry": "write", "POST /{id}/dead/drop": "write",
 			"GET /{id}/backfills": "read", "POST /{id}/backfills": "write", "GET /{id}/backfills/{n}": "read", "PATCH /{id}/backfills/{n}": "write",
 		} {
 			method, path, _ := strings.Cut(route, " ")

@@ -33,6 +33,9 @@ type Sending interface {
 	// Attempts returns the last attempts, the newest first: up to limit with an ID below
 	// before; 0: the newest.
 	Attempts(id string, before uint64, limit int, which AttemptFilter) (list []Attempt, more bool)
+	// AttemptsOf returns the last attempts to deliver one change, as far as they are
+	// remembered: up to limit, the newest first.
+	AttemptsOf(id string, seq uint64, limit int) []Attempt
 	// Test sends an event of no meaning. Errors that wrap [lockstep.ErrInvalid] say that
 	// there is no such thing for the consumer; others are what the destination said.
 	Test(ctx context.Context, id string) error

@@ -48,6 +48,17 @@ func (s *memSending) Attempts(_ string, before uint64, limit int, which api.Atte
 	return list, false
 }
 
+func (s *memSending) AttemptsOf(_ string, seq uint64, limit int) (list []api.Attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range slices.Backward(s.attempts) {
+		if slices.Contains(a.Seqs, seq) && len(list) < limit {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 func (s *memSending) Test(context.Context, string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

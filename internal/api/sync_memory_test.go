@@ -76,7 +76,10 @@ func (m *memSyncs) Create(_ context.Context, d syncs.Definition) (syncs.View, er
 			return syncs.View{}, err
 		}
 	}
-	d.ID, d.ManagedBy, d.CreatedAt = uuid.NewString(), "api", time.Now()
+	if d.ManagedBy != "apply" {
+		d.ManagedBy = "api"
+	}
+	d.ID, d.CreatedAt = uuid.NewString(), time.Now()
 	d.UpdatedAt = d.CreatedAt
 	if d.Database == "" {
 		d.Database = "app"

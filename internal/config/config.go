@@ -58,6 +58,9 @@ type Token struct {
 type Stream struct {
 	URL       URL // of a NATS server; empty: embedded
 	Retention Retention
+	// Listen is host:port where the node's own NATS server is open to clients, which is
+	// where consumers of kind nats without a url publish; empty: there is none.
+	Listen string `json:",omitempty"`
 }
 
 // Retention bounds what the stream keeps. Zero means without limit.

@@ -31,6 +31,7 @@ type reader struct {
 	problems Problems
 	visits   int
 	listenAt value // where the listen address stands, for its check at the end
+	natsAt   value // and that of the NATS server
 }
 
 func newReader(name string, o Options) *reader {

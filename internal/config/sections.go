@@ -118,7 +118,7 @@ func (r *reader) stream(v value, s *Stream) {
 	if v.node == nil {
 		return
 	}
-	f, ok := r.mapping(v, "url", "retention")
+	f, ok := r.mapping(v, "url", "listen", "retention")
 	if !ok {
 		return
 	}
@@ -128,6 +128,8 @@ func (r *reader) stream(v value, s *Stream) {
 	if p, err := url.Parse(address); address != "" && (err != nil || p.Host == "" || p.Scheme != "nats" && p.Scheme != "tls" && p.Scheme != "ws" && p.Scheme != "wss") {
 		r.wrong(f.get("url"), "not the address of a NATS server", "write nats://host:4222, or leave it out for the embedded stream")
 	}
+	r.natsAt = f.get("listen")
+	r.text(r.natsAt, &s.Listen)
 	if !f.has("retention") {
 		return
 	}
@@ -204,15 +206,22 @@ func (r *reader) missing(f fields, key, remedy string) {
 	r.wrong(value{node: f.self.node, path: f.self.child(key, nil).path}, "missing", remedy)
 }
 
-// checkListen refuses an address that others can reach while anybody may come in.
+// checkListen refuses addresses that others can reach while anybody may come in.
 func (r *reader) checkListen(c *Config) {
-	loopback, err := Loopback(c.Listen)
+	r.checkAddress(c, r.listenAt, c.Listen, "127.0.0.1:7300")
+	if c.Stream.Listen != "" {
+		r.checkAddress(c, r.natsAt, c.Stream.Listen, "127.0.0.1:7422")
+	}
+}
+
+func (r *reader) checkAddress(c *Config, at value, address, example string) {
+	loopback, err := Loopback(address)
 	if err != nil {
-		r.wrong(r.listenAt, err.Error(), "write host:port, such as 127.0.0.1:7300")
+		r.wrong(at, err.Error(), "write host:port, such as "+example)
 		return
 	}
 	if !loopback && len(c.Tokens) == 0 {
-		r.wrong(r.listenAt, fmt.Sprintf("%s can be reached from outside and no token is configured", c.Listen), "add one under tokens, or listen on 127.0.0.1")
+		r.wrong(at, fmt.Sprintf("%s can be reached from outside and no token is configured", address), "add one under tokens, or listen on 127.0.0.1")
 	}
 }
 

@@ -40,21 +40,27 @@ func (c *Consumer) AppendMessage(dst []byte, d Delivery) []byte {
 	return append(c.appendMembers(append(dst, '{'), d), '}')
 }
 
-// Sync is the name of the sync whose record is delivered; empty: a row is.
-func (d *Delivery) Sync() string {
-	if !d.form.api {
-		return ""
-	}
-	return d.form.from.Sync
-}
+// From says whose record is delivered in the API's view; false: it is a row.
+func (d *Delivery) From() (Mirrored, bool) { return d.form.from, d.form.api }
 
 // Message returns the delivery as AppendMessage writes it, and the part of it that is
 // the record.
 func (c *Consumer) Message(d Delivery) (message, record []byte) {
-	message = c.AppendMessage(nil, d)
+	row := d.Record.Row()
+	if d.Row != nil {
+		row = d.Row
+	}
+	message = c.AppendMessage(make([]byte, 0, metadataRoom+len(row)+len(d.Record.Changes())+len(d.Record.PKs())), d)
+	const before = len(`{"record":`)
+	if len(row) > 0 && (d.Row != nil || !d.form.api) {
+		return message, message[before : before+len(row) : before+len(row)]
+	}
 	_, record, _ = member(message, 0)
 	return message, record
 }
+
+// metadataRoom is what a message needs beside the change's own bytes, about.
+const metadataRoom = 576
 
 func (c *Consumer) appendMembers(dst []byte, d Delivery) []byte {
 	return d.appendMembers(dst, lockstep.MessageOptions{Database: c.tail.database, ConsumerID: c.id, ConsumerName: c.name(), Late: d.Late})

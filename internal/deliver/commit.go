@@ -36,6 +36,19 @@ type saveGroup struct {
 	err  error // set before done is closed
 }
 
+// A state that is large, since much of what was tried is unsettled, is not saved as fast
+// as the disk allows: the disk is that of the stream, and others wait for it.
+const (
+	freeState = 64 << 10 // bytes that cost no pause
+	stateRate = 2 << 20  // bytes a second beyond them
+)
+
+// pauseAfter is how long a consumer lets others have the disk after a save of so many
+// bytes.
+func pauseAfter(size int) time.Duration {
+	return time.Duration(max(size-freeState, 0)) * time.Second / stateRate
+}
+
 const (
 	saveTimeout  = 10 * time.Second
 	firstBackoff = 50 * time.Millisecond
@@ -136,14 +149,25 @@ func (c *Consumer) save() {
 		c.mu.Unlock()
 		if !failed {
 			backoff = firstBackoff
+			c.rest(pauseAfter(len(c.value)))
 			continue
 		}
-		select {
-		case <-time.After(backoff):
-		case <-c.b.stop:
-		case <-c.over:
-		}
+		c.rest(backoff)
 		backoff = min(2*backoff, lastBackoff)
+	}
+}
+
+// rest waits, unless the broker or the consumer ends.
+func (c *Consumer) rest(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.b.stop:
+	case <-c.over:
 	}
 }
 

@@ -73,8 +73,18 @@ func (c *Consumer) retry(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
+	g, err := c.retryBegin(ctx, l, ch)
+	if err != nil || g == nil {
+		return err
+	}
+	return g.await(ctx)
+}
+
+// retryBegin is retry up to the save that makes it last; nil: there is none to wait for.
+func (c *Consumer) retryBegin(ctx context.Context, l Letter, ch change) (*saveGroup, error) {
+	seq := l.Seq
 	if len(l.Batch) == 0 {
-		return fmt.Errorf("retry dead letter %d of consumer %s: the change was removed by retention before its letter was written; drop it: %w", seq, c.name(), lockstep.ErrConflict)
+		return nil, fmt.Errorf("retry dead letter %d of consumer %s: the change was removed by retention before its letter was written; drop it: %w", seq, c.name(), lockstep.ErrConflict)
 	}
 	c.mu.Lock()
 	s, first := c.w.lookup(seq, ch.key), c.firstParked(ch.key)
@@ -82,18 +92,18 @@ func (c *Consumer) retry(ctx context.Context, seq uint64) error {
 	waits := known && c.w.entries[s].phase != blocked
 	c.mu.Unlock()
 	if waits {
-		return c.retryWaiting(l)
+		return nil, c.retryWaiting(l)
 	}
 	if !known && first != 0 && first < seq {
-		return fmt.Errorf("retry dead letter %d of consumer %s: letter %d of the same key is earlier; retry or drop it first: %w", seq, c.name(), first, lockstep.ErrConflict)
+		return nil, fmt.Errorf("retry dead letter %d of consumer %s: letter %d of the same key is earlier; retry or drop it first: %w", seq, c.name(), first, lockstep.ErrConflict)
 	}
 	next, err := c.nextParked(ctx, seq, ch.key, first)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l.State = StateRetrying
 	if err := c.b.cfg.Dead.Put(ctx, c.id, l); err != nil {
-		return fmt.Errorf("retry dead letter %d of consumer %s: %w", seq, c.name(), err)
+		return nil, fmt.Errorf("retry dead letter %d of consumer %s: %w", seq, c.name(), err)
 	}
 	c.mu.Lock()
 	now := c.b.now()
@@ -112,7 +122,7 @@ func (c *Consumer) retry(ctx context.Context, seq uint64) error {
 	g := c.requestSave()
 	c.settleDown()
 	c.mu.Unlock()
-	return g.await(ctx)
+	return g, nil
 }
 
 // retryWaiting answers a retry of what is on its way already.
@@ -135,32 +145,44 @@ func (c *Consumer) Drop(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
+	g, err := c.dropBegin(ctx, seq, ch)
+	if err != nil {
+		return err
+	}
+	if err := g.await(ctx); err != nil {
+		return err
+	}
+	return c.dropEnd(ctx, seq)
+}
+
+// dropBegin settles the change of a letter. The letter goes with dropEnd, when the state
+// that does not count it any more is on disk.
+func (c *Consumer) dropBegin(ctx context.Context, seq uint64, ch change) (g *saveGroup, err error) {
 	c.mu.Lock()
 	s, first := c.w.lookup(seq, ch.key), c.firstParked(ch.key)
 	c.mu.Unlock()
 	var next uint64
 	if s == none {
 		if next, err = c.nextParked(ctx, seq, ch.key, first); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if s = c.w.lookup(seq, ch.key); s != none {
 		if err := c.w.dropHeld(c.b.now(), s); err != nil {
-			c.mu.Unlock()
-			return fmt.Errorf("drop dead letter %d of consumer %s: a worker has the change; wait until it is settled: %w", seq, c.name(), err)
+			return nil, fmt.Errorf("drop dead letter %d of consumer %s: a worker has the change; wait until it is settled: %w", seq, c.name(), err)
 		}
 	} else {
 		c.w.closeLetter(c.b.now(), ch.key, seq, next)
-		// The letter goes when the state that does not count it any more is on disk.
 		c.w.spent[seq] = struct{}{}
 	}
-	g := c.requestSave()
+	g = c.requestSave()
 	c.settleDown()
-	c.mu.Unlock()
-	if err := g.await(ctx); err != nil {
-		return err
-	}
+	return g, nil
+}
+
+func (c *Consumer) dropEnd(ctx context.Context, seq uint64) error {
 	if err := c.b.cfg.Dead.Delete(ctx, c.id, seq); err != nil && !errors.Is(err, lockstep.ErrNotFound) {
 		return fmt.Errorf("drop dead letter %d of consumer %s: %w", seq, c.name(), err)
 	}
@@ -253,6 +275,12 @@ func (c *Consumer) firstParked(key uint64) uint64 {
 func (c *Consumer) nextParked(ctx context.Context, seq, key, first uint64) (uint64, error) {
 	if first != seq {
 		return 0, nil // its going changes nothing about which one is first
+	}
+	c.mu.Lock()
+	alone := c.w.parkedKeys[key] != nil && c.w.parkedKeys[key].n == 1
+	c.mu.Unlock()
+	if alone {
+		return 0, nil // looking for another one would read every letter
 	}
 	for after := seq; ; {
 		letters, next, err := c.b.cfg.Dead.List(ctx, c.id, after, MaxBatch)

@@ -51,6 +51,10 @@ type Dead interface {
 	Get(ctx context.Context, consumer string, seq uint64) (Letter, error)
 	// List returns letters by ascending seq, those behind after.
 	List(ctx context.Context, consumer string, after uint64, limit int) (letters []Letter, next uint64, err error)
+	// ListBefore returns letters by descending seq, those below before; 0: the newest.
+	ListBefore(ctx context.Context, consumer string, before uint64, limit int) (letters []Letter, next uint64, err error)
+	// Behind counts the letters with seqs above seq.
+	Behind(ctx context.Context, consumer string, seq uint64) (uint64, error)
 	Delete(ctx context.Context, consumer string, seq uint64) error
 	DeleteAll(ctx context.Context, consumer string) error
 	Count(ctx context.Context, consumer string) (uint64, error)

@@ -180,6 +180,9 @@ func (w *window) closeLetter(now int64, keyHash, seq, next uint64) {
 	if p == nil {
 		return
 	}
+	if seq < p.first {
+		return // of before the key was parked: it was never counted
+	}
 	p.n -= min(p.n, 1)
 	if p.first == seq {
 		p.first = next

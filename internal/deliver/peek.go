@@ -109,8 +109,21 @@ const (
 	ChangeAhead       = "ahead" // not looked at yet
 )
 
+// What a consumer's definition says of a change.
+const (
+	MatchYes         = "yes"
+	MatchFiltered    = "filtered"     // its filter does not let it through
+	MatchNotSelected = "not_selected" // of a table or an action that it does not get
+	MatchFailed      = "failed"       // its filter fails on it
+	MatchUnknown     = ""             // the change itself is gone
+)
+
 // Whereabouts is where a change is with a consumer.
 type Whereabouts struct {
+	Match  string  // by the definition as it is now
+	Fault  string  // with MatchFailed: why
+	Letter *Letter // its dead letter, of any state; nil: there is none
+
 	State    string
 	Attempts int        // that failed
 	Until    *time.Time // in flight: the end of the lease; waiting: not before
@@ -132,10 +145,21 @@ func (c *Consumer) Where(ctx context.Context, seq uint64) (Whereabouts, error) {
 	}
 	if err != nil {
 		if lettered {
-			return Whereabouts{State: ChangeParked, Attempts: l.Attempts, Reason: l.Reason}, nil
+			return Whereabouts{State: ChangeParked, Attempts: l.Attempts, Reason: l.Reason, Letter: &l}, nil
 		}
 		return Whereabouts{}, fmt.Errorf("change %d at consumer %s: %w", seq, c.name(), err)
 	}
+	match, fault := c.matcher().judge(r)
+	at, err := c.where(r, l, lettered, match)
+	at.Match, at.Fault = match, fault
+	if lettered {
+		at.Letter = &l
+	}
+	return at, err
+}
+
+// where tells where a change is that is there, and its letter if it is lettered.
+func (c *Consumer) where(r lockstep.Record, l Letter, lettered bool, match string) (Whereabouts, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -152,17 +176,28 @@ func (c *Consumer) Where(ctx context.Context, seq uint64) (Whereabouts, error) {
 	if lettered {
 		return Whereabouts{State: ChangeParked, Attempts: l.Attempts, Reason: l.Reason}, nil
 	}
-	m := c.match
-	if !m.selects(r.Table()) || !m.takes(r.Action()) {
+	if match == MatchFiltered || match == MatchNotSelected {
 		return Whereabouts{State: ChangeNotMatching}, nil
 	}
-	if ok, _ := m.passes(r, m.input(r)); !ok {
-		return Whereabouts{State: ChangeNotMatching}, nil
-	}
-	if seq >= c.w.head {
+	if r.Seq() >= c.w.head {
 		return Whereabouts{State: ChangeAhead}, nil
 	}
 	return Whereabouts{State: ChangeSettled}, nil
+}
+
+// judge tells whether the definition wants a change, and with MatchFailed why it could
+// not say.
+func (m *matcher) judge(r lockstep.Record) (match, fault string) {
+	if !m.selects(r.Table()) || !m.takes(r.Action()) {
+		return MatchNotSelected, ""
+	}
+	switch ok, fault := m.passes(r, m.input(r)); {
+	case fault != "":
+		return MatchFailed, fault
+	case !ok:
+		return MatchFiltered, ""
+	}
+	return MatchYes, ""
 }
 
 // unsettled tells about a change that the window knows. The caller holds mu.

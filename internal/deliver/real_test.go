@@ -413,3 +413,12 @@ func benchmarkDeliver(b *testing.B, keys, size int) {
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "changes/s")
 }
+
+func (d realDead) ListBefore(ctx context.Context, consumer string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := d.Dead.ListBefore(ctx, consumer, before, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
+}

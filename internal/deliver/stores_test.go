@@ -158,3 +158,31 @@ func (d *memDead) Count(_ context.Context, consumer string) (uint64, error) {
 	defer d.mu.Unlock()
 	return uint64(len(d.letters[consumer])), nil
 }
+
+func (d *memDead) ListBefore(_ context.Context, consumer string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []deliver.Letter
+	for _, seq := range slices.Backward(slices.Sorted(maps.Keys(d.letters[consumer]))) {
+		if before > 0 && seq >= before {
+			continue
+		}
+		if len(list) == limit {
+			return list, list[limit-1].Seq, nil
+		}
+		list = append(list, d.letters[consumer][seq])
+	}
+	return list, 0, nil
+}
+
+func (d *memDead) Behind(_ context.Context, consumer string, seq uint64) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := uint64(0)
+	for s := range d.letters[consumer] {
+		if s > seq {
+			n++
+		}
+	}
+	return n, nil
+}

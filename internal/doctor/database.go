@@ -34,6 +34,7 @@ type database struct {
 	// nodeRuns: a node holds the data directory
 	nodeRuns bool
 	gaps     func(context.Context, string) ([]string, error)
+	publish  func(context.Context, string) error // nil: publications are not fixed
 
 	pool *pgxpool.Pool // nil until the check connect has passed
 	who  identity
@@ -55,7 +56,7 @@ func (i identity) quoted() string { return pgdb.QuoteIdent(i.role) }
 
 func (o Options) database(c config.Database, d depth) group {
 	db := &database{
-		Database: c, limits: o.limits, url: c.URL.Reveal(), home: c.Name == o.Config.Database, gaps: o.Gaps,
+		Database: c, limits: o.limits, url: c.URL.Reveal(), home: c.Name == o.Config.Database, gaps: o.Gaps, publish: o.Publish,
 		nodeRuns: o.Online || o.nodeHolds(), seen: &surveys{},
 	}
 	if db.url == "" {

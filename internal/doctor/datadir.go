@@ -27,7 +27,7 @@ func (o Options) dataDir() group {
 			why: "the stream, the private Postgres and the node's key lie there; without it no node starts"},
 		{id: "data_lock", run: d.locked,
 			why: "one node at a time may use a data directory"},
-		{id: "data_files", run: d.modes,
+		{id: "data_files", run: d.modes, fix: d.closeFiles,
 			why: "the key signs the tokens of deliveries; whoever can read it can settle the changes of others"},
 		{id: "data_space", run: d.space,
 			why: "when the disk is full nothing more is captured, and the watched server keeps its write-ahead log meanwhile"},
@@ -202,7 +202,10 @@ func (d *directory) modes(context.Context) ([]verdict, error) {
 		case err != nil:
 			out = append(out, warn("", "%s cannot be looked at: %s", path, reason(err)))
 		case info.Mode().Perm()&0o077 != 0:
-			out = append(out, fail("chmod 600 "+path, "%s has mode %04o: others can read or write it", path, info.Mode().Perm()))
+			v := fail("chmod 600 "+path, "%s has mode %04o: others can read or write it", path, info.Mode().Perm())
+			_, uid := ownerOf(info)
+			v.fixable = uid == os.Geteuid()
+			out = append(out, v)
 		case name == "key" && info.Size() != 32:
 			out = append(out, lacking("# restore it from a copy; or remove it, and outstanding deliveries are handed out again:\nrm "+path, "%s has %d bytes, not 32: no node starts with it", path, info.Size()))
 		}

@@ -6,7 +6,7 @@
 //
 //  1. Each [Finding] says what was found, why it matters, and what to do: SQL or a
 //     command that can be copied.
-//  2. Nothing is changed anywhere: no slot, publication, row or setting. On disk one
+//  2. Checks change nothing anywhere: no slot, publication, row or setting. On disk one
 //     temporary file is written, which has no name any more when it is.
 //  3. A check that fails, panics or hangs does not stop the others. Each check has a
 //     time limit, and so have all of them together.
@@ -44,6 +44,8 @@ type Finding struct {
 	Summary string `json:"summary"`          // what was found
 	Why     string `json:"why"`              // why it matters
 	Remedy  string `json:"remedy,omitempty"` // SQL or commands, line by line; comments begin with -- or #
+	// Fixable says that [Fix] can do something about it.
+	Fixable bool `json:"fixable,omitempty"`
 
 	// Environment says that the machine lacks something without which a node cannot
 	// start at all: exit code 3.
@@ -112,6 +114,9 @@ type Options struct {
 	// Gaps tells which gaps are open for a database, in words, when a node can be
 	// asked. nil: not checked.
 	Gaps func(ctx context.Context, database string) ([]string, error)
+	// Publish brings the publications of a database in order, as a running node does.
+	// nil: publications are not fixed from here.
+	Publish func(ctx context.Context, database string) error
 	// Timeout bounds all checks together; default one minute.
 	Timeout time.Duration
 
@@ -157,6 +162,10 @@ func Check(ctx context.Context, cfg *config.Config) Report { return Run(ctx, Opt
 // when ctx ends: what was not checked then is skipped or warned of.
 func Run(ctx context.Context, o Options) Report {
 	o = o.withDefaults()
+	return o.run(ctx, o.groups())
+}
+
+func (o Options) groups() []group {
 	groups := []group{o.dataDir(), o.listen(), o.stream(), o.machine()}
 	if private, needed := o.private(); needed {
 		groups = append(groups, private)
@@ -164,7 +173,7 @@ func Run(ctx context.Context, o Options) Report {
 	for _, d := range o.Config.Databases {
 		groups = append(groups, o.database(d, thorough))
 	}
-	return o.run(ctx, groups)
+	return groups
 }
 
 // Databases does the checks of the databases alone, and of those only what takes a

@@ -18,7 +18,7 @@ func (db *database) roleChecks() []check {
 			why: "only a role with REPLICATION may make and read a replication slot"},
 		{id: "replication_login", run: db.replicationLogin, limit: 2 * db.check,
 			why: "changes come over the replication protocol, which connection poolers do not pass on and pg_hba.conf may refuse"},
-		{id: "publication", run: db.publication,
+		{id: "publication", run: db.publication, fix: db.keepPublications,
 			why: "the publications say which changes the slot sends; Lockstep makes two and lists each table by name"},
 	}
 }
@@ -197,8 +197,10 @@ SELECT pg_catalog.has_database_privilege(current_database(), 'CREATE'),
 		return fail(fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s;", pgdb.QuoteIdent(db.who.database), db.who.quoted()),
 			"the publication %s is missing, and %s may not create it", missing, db.who.role), nil
 	case slot && missing == db.Publication:
-		return fail("# the next start of Lockstep makes the publication; then repair what was missed:\n"+db.repair(),
-			"the slot %s is there, but its publication %s is not: changes since it was dropped cannot be read", db.Slot, missing), nil
+		v := fail("# the next start of Lockstep makes the publication; then repair what was missed:\n"+db.repair(),
+			"the slot %s is there, but its publication %s is not: changes since it was dropped cannot be read", db.Slot, missing)
+		v.fixable = db.publish != nil
+		return v, nil
 	}
 	return pass("the publication %s will be made at the first start", missing), nil
 }
@@ -216,7 +218,9 @@ func (db *database) judgePublication(p published) verdict {
 		return warn("ALTER PUBLICATION "+name+" OWNER TO "+db.who.quoted()+";",
 			"the publication %s belongs to %s: Lockstep cannot put new tables into it", p.name, p.owner)
 	case !p.whole || !p.viaRoot:
-		return warn("# nothing: Lockstep corrects it when it runs", "the publication %s has other settings than it should", p.name)
+		v := warn("# nothing: Lockstep corrects it when it runs", "the publication %s has other settings than it should", p.name)
+		v.fixable = db.publish != nil
+		return v
 	}
 	return pass("the publication %s is there", p.name)
 }

@@ -20,6 +20,7 @@ type verdict struct {
 	status          Status
 	summary, remedy string
 	environment     bool
+	fixable         bool
 }
 
 func pass(format string, args ...any) verdict {
@@ -55,6 +56,8 @@ type check struct {
 	run   func(context.Context) ([]verdict, error)
 	// needed by the checks behind it in the group, which are skipped when it fails
 	needed bool
+	// fix does what a verdict with fixable asks for; nil: there is none.
+	fix func(context.Context) ([]Done, error)
 }
 
 // group is the checks of one target, done one after the other.
@@ -116,7 +119,7 @@ func (o Options) runGroup(ctx context.Context, g group) []Finding {
 		}
 		for _, v := range verdicts {
 			out = append(out, Finding{
-				ID: c.id, Target: g.target, Status: v.status, Summary: v.summary, Why: c.why, Remedy: v.remedy, Environment: v.environment,
+				ID: c.id, Target: g.target, Status: v.status, Summary: v.summary, Why: c.why, Remedy: v.remedy, Environment: v.environment, Fixable: v.fixable,
 			})
 			if c.needed && missing == "" && (v.status == Fail || v.status == Skip) {
 				missing = c.id

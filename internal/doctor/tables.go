@@ -40,9 +40,9 @@ func (db *database) tableChecks() []check {
 			why: "what no pattern matches is not captured"},
 		{id: "table_kind", run: db.tableKinds,
 			why: "what is not in the write-ahead log as rows has no events"},
-		{id: "table_identity", run: db.tableIdentities,
+		{id: "table_identity", run: db.tableIdentities, fix: db.giveIdentities, limit: db.survey,
 			why: "without a replica identity Postgres refuses updates and deletes of a published table; Lockstep publishes such tables for inserts only, so that no write of the application fails"},
-		{id: "table_updates", run: db.tableUpdates, limit: db.survey,
+		{id: "table_updates", run: db.tableUpdates, fix: db.giveIdentities, limit: db.survey,
 			why: "the application's writes fail now"},
 		{id: "table_toast", run: db.tableToast, limit: db.survey,
 			why: "Postgres does not send large values that an update leaves alone: they are absent from the change unless the replica identity is FULL"},
@@ -95,6 +95,7 @@ func tablesAre(n int) string {
 type kind struct {
 	text            string
 	names, remedies []string
+	oids            []uint32
 }
 
 // remedy is that of the first three tables, and says how many more there are.
@@ -122,6 +123,7 @@ func byKind(tables []publish.TableState, say func(publish.TableState) (texts []s
 			}
 			kinds[i].names = append(kinds[i].names, t.String())
 			kinds[i].remedies = append(kinds[i].remedies, remedy)
+			kinds[i].oids = append(kinds[i].oids, t.OID)
 		}
 	}
 	return kinds
@@ -171,7 +173,11 @@ func comment(remedy string) string {
 	return "# " + remedy
 }
 
-func (db *database) tableIdentities(context.Context) ([]verdict, error) {
+func (db *database) tableIdentities(ctx context.Context) ([]verdict, error) {
+	fixes, err := db.identityFixes(ctx)
+	if err != nil {
+		return nil, err
+	}
 	kinds := byKind(db.seen.tables, func(t publish.TableState) ([]string, string) {
 		if t.Class != publish.InsertOnly {
 			return nil, ""
@@ -179,7 +185,9 @@ func (db *database) tableIdentities(context.Context) ([]verdict, error) {
 		return []string{t.Reason}, t.Remedy
 	})
 	return tell(kinds, func(k kind) verdict {
-		return warn(comment(k.remedy()), "inserts only of %s: %s", few(k.names), k.text)
+		v := warn(comment(k.remedy()), "inserts only of %s: %s", few(k.names), k.text)
+		v.fixable = k.among(fixes)
+		return v
 	}, "every table has a usable replica identity")
 }
 
@@ -212,6 +220,10 @@ ORDER BY 1`
 	if _, err := pgx.ForEachRow(rows, []any{&name, &oid}, func() error { by[oid] = name; return nil }); err != nil {
 		return nil, err
 	}
+	fixes, err := db.identityFixes(ctx)
+	if err != nil {
+		return nil, err
+	}
 	kinds := byKind(bad, func(t publish.TableState) ([]string, string) {
 		if by[t.OID] == "" {
 			return nil, ""
@@ -219,7 +231,9 @@ ORDER BY 1`
 		return []string{"publication " + by[t.OID]}, t.Remedy
 	})
 	return tell(kinds, func(k kind) verdict {
-		return fail(comment(k.remedy()), "updates and deletes of %s fail now, because %s publishes them and they have no usable replica identity", few(k.names), k.text)
+		v := fail(comment(k.remedy()), "updates and deletes of %s fail now, because %s publishes them and they have no usable replica identity", few(k.names), k.text)
+		v.fixable = k.among(fixes)
+		return v
 	}, "no publication makes a write fail")
 }
 

@@ -98,7 +98,7 @@ func gain(c prometheus.Counter, before, after uint64) {
 	c.Add(float64(after - before))
 }
 
-// Forget removes the series of a consumer that was deleted.
+// Forget removes the series of a consumer that was deleted, and those of its destination.
 func (m *Metrics) Forget(database, consumer string) {
 	l := prometheus.Labels{"database": database, "consumer": consumer}
 	for _, v := range []*prometheus.CounterVec{m.delivered, m.redelivered, m.acked, m.nacked, m.expired, m.parked} {
@@ -107,4 +107,7 @@ func (m *Metrics) Forget(database, consumer string) {
 	for _, v := range []*prometheus.GaugeVec{m.pending, m.inFlight, m.dead, m.oldest, m.paused} {
 		v.Delete(l)
 	}
+	m.attempts.DeletePartialMatch(l)
+	m.took.DeletePartialMatch(l)
+	m.state.DeletePartialMatch(l)
 }

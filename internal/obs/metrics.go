@@ -18,6 +18,7 @@ type Metrics struct {
 	captureVecs
 	streamVecs
 	consumerVecs
+	destinationVecs
 	memory   *prometheus.GaugeVec
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
@@ -32,13 +33,14 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer, version string) (*Metrics, error) {
 	d := declarer{reg: reg}
 	m := &Metrics{
-		captureVecs:  d.captureVecs(),
-		streamVecs:   d.streamVecs(),
-		consumerVecs: d.consumerVecs(),
-		memory:       d.gauge("lockstep_memory_bytes", "Bytes held by a stage's buffers and caches, within its budget.", "stage"),
-		requests:     d.counter("lockstep_http_requests_total", "HTTP requests answered, by route pattern and status code.", "method", "route", "code"),
-		seconds:      d.histogram("lockstep_http_request_duration_seconds", "Time from request to end of answer; long polls and streams excluded.", "method", "route"),
-		sessions:     d.gauge("lockstep_http_streams", "Open event streams (SSE), by database.", "database"),
+		captureVecs:     d.captureVecs(),
+		streamVecs:      d.streamVecs(),
+		consumerVecs:    d.consumerVecs(),
+		destinationVecs: d.destinationVecs(),
+		memory:          d.gauge("lockstep_memory_bytes", "Bytes held by a stage's buffers and caches, within its budget.", "stage"),
+		requests:        d.counter("lockstep_http_requests_total", "HTTP requests answered, by route pattern and status code.", "method", "route", "code"),
+		seconds:         d.histogram("lockstep_http_request_duration_seconds", "Time from request to end of answer; long polls and streams excluded.", "method", "route"),
+		sessions:        d.gauge("lockstep_http_streams", "Open event streams (SSE), by database.", "database"),
 	}
 	d.gauge("lockstep_build_info", "Always 1; the version is in the labels.", "version", "go_version").
 		WithLabelValues(version, runtime.Version()).Set(1)

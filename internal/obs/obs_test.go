@@ -39,6 +39,7 @@ func everything(t *testing.T) (*prometheus.Registry, *obs.Metrics) {
 	s.Appended(3, 250)
 	s.SetRange(1, 3)
 	m.Consumer("app", "orders").Report(obs.ConsumerTotals{Delivered: 3}, obs.ConsumerNow{Pending: 1})
+	m.Destination("app", "orders", []string{"delivered"}, []string{"ok"}).Attempt("delivered", time.Second)
 	m.SetMemory("stream_cache", 1000)
 	m.Answered("GET", "/v1/consumers", 200)
 	m.Took("GET", "/v1/consumers", time.Millisecond)
@@ -134,8 +135,26 @@ lockstep_consumer_paused{consumer="orders",database="app"} 1
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "lockstep_consumer_acked_total", "lockstep_consumer_paused"); err != nil {
 		t.Error(err)
 	}
+	to := m.Destination("app", "orders", []string{"delivered", "retry"}, []string{"ok", "open"})
+	to.Attempt("delivered", 2*time.Millisecond)
+	to.Attempt("delivered", time.Second)
+	to.Attempt("of no name", time.Second)
+	to.State("open")
+	const sent = `
+# HELP lockstep_delivery_attempts_total Tries to deliver to a destination, of one change or a batch, by outcome: delivered, partly, or the kind of the error.
+# TYPE lockstep_delivery_attempts_total counter
+lockstep_delivery_attempts_total{consumer="orders",database="app",outcome="delivered"} 2
+lockstep_delivery_attempts_total{consumer="orders",database="app",outcome="retry"} 0
+# HELP lockstep_delivery_state 1 for the state that sending to a destination is in, 0 for the others.
+# TYPE lockstep_delivery_state gauge
+lockstep_delivery_state{consumer="orders",database="app",state="ok"} 0
+lockstep_delivery_state{consumer="orders",database="app",state="open"} 1
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(sent), "lockstep_delivery_attempts_total", "lockstep_delivery_state"); err != nil {
+		t.Error(err)
+	}
 	m.Forget("app", "orders")
-	if n, err := testutil.GatherAndCount(reg, "lockstep_consumer_acked_total", "lockstep_consumer_paused"); err != nil || n != 0 {
+	if n, err := testutil.GatherAndCount(reg, "lockstep_consumer_acked_total", "lockstep_consumer_paused", "lockstep_delivery_attempts_total", "lockstep_delivery_seconds", "lockstep_delivery_state"); err != nil || n != 0 {
 		t.Errorf("after Forget: %d series, error %v; want none", n, err)
 	}
 }

@@ -24,7 +24,7 @@ func (p Plan) Operations() []Operation {
 	var first, syncs, consumers, last []Operation
 	wanted := map[string]bool{}
 	for _, i := range p.Items {
-		if i.Action == Create && i.Problem == "" && i.place != "" {
+		if i.What == Sync && i.makes() && i.Problem == "" {
 			wanted[i.place] = true
 		}
 	}

@@ -313,16 +313,19 @@ func (m maker) item(what string, t thing) Item {
 func contested(items []Item) {
 	keeps := map[string]string{}
 	for _, i := range items {
-		if i.What == Sync && i.Action != Create && i.Action != Delete && i.place != "" {
+		if i.What == Sync && !i.makes() && i.Action != Delete {
 			keeps[i.place] = i.Name
 		}
 	}
 	for n := range items {
 		i := &items[n]
-		if other, taken := keeps[i.place]; i.Action == Create && i.place != "" && taken && i.Problem == "" {
+		if other, taken := keeps[i.place]; i.What == Sync && i.makes() && taken && i.Problem == "" {
 			i.Problem = "its schema belongs to the sync " + other + ": give it a schema of its own, or delete the other one (--prune, if it is not in the file)"
 		}
 	}
 }
+
+// makes reports whether something new takes its place.
+func (i Item) makes() bool { return i.Action == Create || i.Action == Replace }
 
 func key(what, name string) string { return what + " " + name }

@@ -48,6 +48,9 @@ func syncOfServer(s client.Sync) thing {
 		parts.limit = *s.RateLimit
 	}
 	t.fields = syncFields(parts)
+	if s.Credential.Kind != "" {
+		t.fields = append(t.fields, field{name: "credential.kind", shown: canonical(s.Credential.Kind), free: true})
+	}
 	for _, name := range slices.Sorted(slices.Values(s.Credential.Names)) {
 		t.fields = append(t.fields, field{name: property(name), shown: canonical(hidden), secret: true})
 	}
@@ -75,12 +78,17 @@ func syncFields(p syncParts) []field {
 		{name: "schema", shown: canonical(p.schema), fixed: true},
 		given("base_url", p.baseURL, p.baseURL != ""),
 		given("spec", strings.TrimRight(p.spec, "\n"), p.spec != ""),
-		given("collections", p.collections, len(p.collections) > 0),
+		given("collections", ordered(p.collections), len(p.collections) > 0),
 		given("every", spanText(p.every), p.every != 0),
 		given("rate_limit.requests_per_second", p.limit.RequestsPerSecond, p.limit.RequestsPerSecond != 0),
 		given("rate_limit.max_concurrent", p.limit.MaxConcurrent, p.limit.MaxConcurrent != 0),
 		given("rate_limit.reserve", p.limit.Reserve, p.limit.Reserve != 0),
 	}
+}
+
+// ordered is a choice of collections in one form: its order means nothing.
+func ordered(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
 // given is a field that is there or not.

@@ -37,6 +37,7 @@ type field struct {
 	secret   bool   // equal marks do not mean equal values
 	standard bool   // it is what a definition has that says nothing of it
 	fixed    bool   // it cannot be changed
+	free     bool   // of the node: a file that says nothing of it does not mind
 	needs    []string
 }
 
@@ -96,7 +97,7 @@ func (m maker) diff(w, t thing) []difference {
 		}
 	}
 	for _, f := range t.fields {
-		if _, left := there[f.name]; left && f.shown != "" {
+		if _, left := there[f.name]; left && f.shown != "" && !f.free {
 			list = append(list, difference{Field{Name: f.name, Old: visible(f.shown)}, f.fixed})
 		}
 	}
@@ -146,6 +147,9 @@ func needsOf(value any) []string {
 	slices.Sort(names)
 	return slices.Compact(names)
 }
+
+// Needs returns the variables that are not set in a text.
+func Needs(text string) []string { return needsOf(text) }
 
 func (t thing) needs() []string { return needsOf(t.create) }
 

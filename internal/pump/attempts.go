@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -39,6 +40,11 @@ const (
 	Delivered = "delivered"
 	Partly    = "partly" // some changes of a batch failed
 )
+
+// Outcomes returns every outcome that an attempt can have.
+func Outcomes() []string {
+	return []string{Delivered, Partly, string(sink.Retry), string(sink.Throttled), string(sink.Rejected), string(sink.Refused), string(sink.Gone)}
+}
 
 // The bounds of what is remembered of one consumer.
 const (
@@ -166,6 +172,23 @@ func (b *Book) List(before uint64, limit int, which Which) (list []Attempt, more
 	return list, false
 }
 
+// Of returns the last attempts to deliver one change, the newest first, at most limit. Of
+// a batch of more than 100 changes it knows the first 100.
+func (b *Book) Of(seq uint64, limit int) []Attempt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []Attempt
+	for _, kept := range [][]Attempt{b.delivered, b.sour} {
+		for _, a := range kept {
+			if slices.Contains(a.Seqs, seq) {
+				list = append(list, a)
+			}
+		}
+	}
+	slices.SortFunc(list, func(x, y Attempt) int { return cmp.Compare(y.ID, x.ID) })
+	return list[:min(len(list), limit)]
+}
+
 // Which says which attempts are listed.
 type Which int
 
@@ -220,7 +243,7 @@ func entries(w written, errs []error) []Attempt {
 	return list
 }
 
-func seqsOf(items []item) []uint64 {
+func seqsOf(items []*item) []uint64 {
 	list := make([]uint64, 0, min(len(items), keptSeqs))
 	for _, it := range items[:min(len(items), keptSeqs)] {
 		list = append(list, it.message.Seq)

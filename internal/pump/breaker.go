@@ -11,13 +11,18 @@ type State string
 // The states of a destination.
 const (
 	OK        State = "ok"
-	Retrying  State = "retrying"  // the last write failed; others are tried as ever
+	Retrying  State = "retrying"  // the last write failed; others are tried as ever, or slowly when every change is rejected
 	Open      State = "open"      // everything failed: one change at a time is tried, after growing pauses
 	Throttled State = "throttled" // the destination asked for a pause
 	Refused   State = "refused"   // the destination refuses everything: a person must act. Tried now and then
 	Gone      State = "gone"      // the destination wants no more: nothing is sent until the consumer is resumed
 	Paused    State = "paused"    // somebody paused the consumer
 )
+
+// States returns every state of a destination.
+func States() []string {
+	return []string{string(OK), string(Retrying), string(Open), string(Throttled), string(Refused), string(Gone), string(Paused)}
+}
 
 // mode is what a breaker lets through.
 type mode int
@@ -44,7 +49,18 @@ type breaker struct {
 
 	width, widest int // writes at a time
 	calm          int // successes at this width
+
+	sour int       // changes that were rejected since one was delivered
+	rest time.Time // nothing is written before it, since all are rejected
 }
+
+// A destination that rejects every change is sent to slowly: each of them is tried,
+// counted and saved, on cores and a disk that others use too, and most likely it is the
+// destination that is wrong. The first one that it takes ends that.
+const (
+	sourLimit = 100                   // changes in a row
+	sourPace  = 10 * time.Millisecond // for each change
+)
 
 func newBreaker(c Config) *breaker {
 	return &breaker{
@@ -70,6 +86,26 @@ func (b *breaker) mode(now time.Time) mode {
 	case OK, Retrying:
 	}
 	return free
+}
+
+// delivered says that the destination took a change.
+func (b *breaker) delivered() { b.sour, b.rest = 0, time.Time{} }
+
+// rejected says that a write brought nothing but rejected changes, so many.
+func (b *breaker) rejected(now time.Time, n int, reason string) {
+	if b.sour = min(b.sour+n, sourLimit); b.sour < sourLimit || b.state != OK {
+		return
+	}
+	b.set(now, Retrying, reason+" (it rejects every change: they are sent slowly)")
+	b.rest = now.Add(time.Duration(n) * sourPace)
+}
+
+// most is how many writes may run.
+func (b *breaker) most() int {
+	if b.sour >= sourLimit {
+		return 1
+	}
+	return b.width
 }
 
 // wake is when the mode changes by itself; zero: it does not.
@@ -184,5 +220,6 @@ func (b *breaker) stop(now time.Time, s State, reason string) {
 func (b *breaker) resume(now time.Time) {
 	b.trips, b.next = 0, time.Time{}
 	clear(b.failed)
+	b.delivered()
 	b.set(now, OK, "")
 }

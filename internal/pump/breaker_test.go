@@ -82,6 +82,32 @@ func TestAThrottledDestinationIsWrittenToLessAtATime(t *testing.T) {
 	}
 }
 
+func TestADestinationThatRejectsEverythingIsSentToSlowly(t *testing.T) {
+	t.Parallel()
+	b, now := testBreaker(), time.Unix(1000, 0)
+	reject := func(n int) {
+		b.succeeded(now) // it is there
+		b.rejected(now, n, "no")
+	}
+	for range sourLimit - 1 {
+		reject(1)
+	}
+	if b.most() != 4 || b.rest.After(now) || b.state != OK {
+		t.Fatalf("after %d: %d writes at a time, %s, a rest of %s", sourLimit-1, b.most(), b.state, b.rest.Sub(now))
+	}
+	for _, n := range []int{1, 20} {
+		reject(n)
+		if pause := time.Duration(n) * sourPace; b.most() != 1 || b.state != Retrying || b.mode(now) != free || b.rest.Sub(now) != pause {
+			t.Errorf("%d more: %d writes at a time, %s, a rest of %s, want %s", n, b.most(), b.state, b.rest.Sub(now), pause)
+		}
+	}
+	b.succeeded(now)
+	b.delivered()
+	if reject(1); b.most() != 4 || b.rest.After(now) || b.state != OK {
+		t.Errorf("one was delivered, and one rejected: %d writes at a time, %s, a rest of %s", b.most(), b.state, b.rest.Sub(now))
+	}
+}
+
 func TestGoneAndPausedEndByResumeOnly(t *testing.T) {
 	t.Parallel()
 	for _, s := range []State{Gone, Paused} {

@@ -39,8 +39,11 @@ type desk struct {
 	closed bool
 }
 
-// distance is the least time between the beginnings of two rounds of settling.
-const distance = 5 * time.Millisecond
+// The least time between the beginnings of two rounds of settling.
+const (
+	distance      = 5 * time.Millisecond
+	distanceNacks = 50 * time.Millisecond // when nothing was delivered: what is given back waits anyway
+)
 
 func newDesk(c *deliver.Consumer, plenty int) *desk {
 	return &desk{
@@ -145,15 +148,26 @@ func (d *desk) run(ctx context.Context) {
 
 // keep waits until the distance to the last round is kept, unless it must not wait.
 func (d *desk) keep(last time.Time) {
-	left := time.Until(last.Add(distance))
-	if left <= 0 {
-		return
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-d.now:
+	for {
+		d.mu.Lock()
+		apart := distance
+		if len(d.acks) == 0 {
+			apart = distanceNacks
+		}
+		d.mu.Unlock()
+		left := time.Until(last.Add(apart))
+		if left <= 0 {
+			return
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-d.work: // maybe an ack
+		case <-d.now:
+			timer.Stop()
+			return
+		}
+		timer.Stop()
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // fetched is what one call of Next brought.
 type fetched struct {
-	items []item
+	items []*item
 	err   error
 }
 
@@ -31,7 +31,7 @@ func (p *Pump) fetch(ctx context.Context, n int) fetched {
 	if err != nil || len(result.Deliveries) == 0 {
 		return fetched{err: err}
 	}
-	items := make([]item, len(result.Deliveries))
+	items := make([]*item, len(result.Deliveries))
 	now := time.Now()
 	for i, d := range result.Deliveries {
 		items[i] = p.itemOf(d, now)
@@ -49,18 +49,21 @@ func (p *Pump) fetch(ctx context.Context, n int) fetched {
 }
 
 // itemOf makes the message of a delivery. Nothing of it keeps the log's batch alive.
-func (p *Pump) itemOf(d deliver.Delivery, now time.Time) item {
+func (p *Pump) itemOf(d deliver.Delivery, now time.Time) *item {
 	r := d.Record
 	body, record := p.consumer.Message(d)
 	m := sink.Message{
-		Seq: r.Seq(), Key: d.Key, Action: r.Action(), Database: p.database, Schema: r.Table().Schema, Table: r.Table().Name, Sync: d.Sync(),
+		Seq: r.Seq(), Key: d.Key, Action: r.Action(), Database: p.database, Schema: r.Table().Schema, Table: r.Table().Name,
 		PKs: json.RawMessage(`[]`), IdempotencyKey: string(lockstep.AppendIdempotencyKey(nil, r)),
 		CommitTime: time.UnixMicro(r.Tx().CommitTime).UTC(), Attempt: d.Attempt, Record: record, Body: body,
+	}
+	if from, ok := d.From(); ok {
+		m.Sync, m.Provider, m.Collection = from.Sync, from.Provider, from.Collection
 	}
 	if pks := r.PKs(); len(pks) > 0 {
 		m.PKs = append(json.RawMessage(nil), pks...)
 	}
-	return item{token: d.Token, message: m, size: len(body) + 256, came: now}
+	return &item{token: d.Token, message: m, size: len(body) + 256, came: now}
 }
 
 // fetcher calls Next when the loop wants it to, one call at a time.

@@ -151,13 +151,16 @@ func (l *loop) giveBack() {
 func (l *loop) dispatch(writes context.Context) time.Time {
 	for {
 		now := time.Now()
-		size, width := l.batch.Size, l.breaker.width
+		size, width := l.batch.Size, l.breaker.most()
 		switch l.breaker.mode(now) {
 		case shut:
 			return l.breaker.wake(now)
 		case probe:
 			size, width = 1, 1
 		case free:
+			if l.breaker.rest.After(now) {
+				return l.breaker.rest
+			}
 		}
 		if len(l.queue.writing) >= width || l.queue.avail == 0 {
 			return time.Time{}

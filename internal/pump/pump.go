@@ -11,10 +11,13 @@
 //  3. A change that is rejected or fails holds back its own key and nothing else.
 //  4. A destination that fails for [Config.Tolerance] different keys in a row, refuses
 //     everything or asks for a pause is left alone for it: the pauses grow, one change
-//     tries whether it is back, and no attempt is counted meanwhile. The slot, the log
-//     and other consumers do not notice.
+//     tries whether it is back, and no attempt is counted meanwhile. One that rejects
+//     every change is sent to slowly, until it takes one. The slot, the log and other
+//     consumers do not notice.
 //  5. Memory is bounded: at most four rounds of writes (256 changes at least, and
-//     max_in_flight at most) are held, and no more are fetched above Config.Bytes.
+//     max_in_flight at most) are held, and no more are fetched above Config.Bytes. Of
+//     what was written and is not settled on the disk, tokens are held alone; with
+//     these it is max_in_flight at most.
 //  6. When [Pump.Run] returns, no goroutine is left and no write runs, what was written
 //     is settled, and what was not is given back without counting an attempt.
 //  7. A sink that panics, hangs or breaks its contract has failed; it takes nothing
@@ -56,6 +59,8 @@ type Config struct {
 	Open func(ctx context.Context) (Opened, error)
 	Keep Keep // nil: that a destination is gone is forgotten by a restart
 	Book *Book
+	// Observe is told of each attempt; it must not wait for anything. nil: nobody is.
+	Observe func(Attempt)
 	// Logger default: slog.Default.
 	Logger *slog.Logger
 
@@ -178,6 +183,14 @@ func (p *Pump) open(ctx context.Context) (Opened, error) {
 	}
 }
 
+// note tells of an attempt.
+func (p *Pump) note(a Attempt) {
+	p.Book.add(a)
+	if p.Observe != nil {
+		p.Observe(a)
+	}
+}
+
 // Test sends an event of no meaning to the destination. Errors wrap
 // lockstep.ErrInvalid when its kind has none, and lockstep.ErrUnavailable while it is
 // not open.
@@ -202,6 +215,6 @@ func (p *Pump) Test(ctx context.Context) error {
 	if err != nil {
 		a.Error, a.Status = begin(err.Error()), max(a.Status, statusOf(err))
 	}
-	p.Book.add(a)
+	p.note(a)
 	return err
 }

@@ -18,14 +18,14 @@ type item struct {
 
 // lane is what the pump holds of one key. At most one write has changes of it.
 type lane struct {
-	items   []item // not in a write, by seq
+	items   []*item // not in a write, by seq
 	writing bool
 	fetch   uint64 // the fetch that the items came with
 }
 
 // batch is what one write holds. No other has a change of its lanes.
 type batch struct {
-	items []item // by seq
+	items []*item // by seq
 	lanes []taken
 	bytes int
 }
@@ -43,7 +43,11 @@ type queue struct {
 	bytes   int      // of those
 	writing map[*batch]struct{}
 	fetches uint64
+	spare   []*lane // to be used again
 }
+
+// spareLanes bounds how many lanes are kept to be used again.
+const spareLanes = 1024
 
 func newQueue() *queue {
 	return &queue{lanes: map[uint64]*lane{}, writing: map[*batch]struct{}{}}
@@ -52,13 +56,13 @@ func newQueue() *queue {
 // put takes what one fetch brought, of each key in order. Delivery hands out a key
 // only when nothing of it is out: what is still here of it was lost to another
 // delivery, and is dropped.
-func (q *queue) put(items []item) {
+func (q *queue) put(items []*item) {
 	q.fetches++
 	for _, it := range items {
 		key := it.message.Key
 		l := q.lanes[key]
 		if l == nil {
-			l = &lane{}
+			l = q.open()
 			q.lanes[key] = l
 		}
 		if l.fetch != q.fetches {
@@ -74,6 +78,26 @@ func (q *queue) put(items []item) {
 		if !l.writing {
 			q.avail++
 		}
+	}
+}
+
+// open returns an empty lane.
+func (q *queue) open() *lane {
+	n := len(q.spare)
+	if n == 0 {
+		return &lane{}
+	}
+	l := q.spare[n-1]
+	q.spare = q.spare[:n-1]
+	return l
+}
+
+// close removes a lane that holds nothing.
+func (q *queue) close(key uint64, l *lane) {
+	delete(q.lanes, key)
+	if len(q.spare) < spareLanes && cap(l.items) <= 16 {
+		*l = lane{items: l.items[:0]}
+		q.spare = append(q.spare, l)
 	}
 }
 
@@ -103,7 +127,7 @@ func (q *queue) oldest() time.Time {
 
 // take makes a batch of up to n changes and about maxBytes; nil: there is nothing.
 func (q *queue) take(n, maxBytes int) *batch {
-	b := &batch{}
+	b := &batch{items: make([]*item, 0, min(n, q.avail)), lanes: make([]taken, 0, min(n, len(q.ready)))}
 	for len(q.ready) > 0 && len(b.items) < n && (len(b.items) == 0 || b.bytes < maxBytes) {
 		key := q.ready[0]
 		q.ready = q.ready[1:]
@@ -119,14 +143,14 @@ func (q *queue) take(n, maxBytes int) *batch {
 			break
 		}
 		q.avail -= len(l.items)
-		l.items = l.items[at:]
+		l.items = slices.Delete(l.items, 0, at)
 		l.writing = true
 		b.lanes = append(b.lanes, taken{key, l.fetch})
 	}
 	if len(b.items) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(b.items, func(x, y item) int { return cmp.Compare(x.message.Seq, y.message.Seq) })
+	slices.SortStableFunc(b.items, func(x, y *item) int { return cmp.Compare(x.message.Seq, y.message.Seq) })
 	q.writing[b] = struct{}{}
 	return b
 }
@@ -145,7 +169,7 @@ func (q *queue) done(b *batch, failed map[uint64]bool) {
 		}
 		l.writing = false
 		if len(l.items) == 0 {
-			delete(q.lanes, t.key)
+			q.close(t.key, l)
 			continue
 		}
 		q.ready = append(q.ready, t.key)
@@ -156,10 +180,10 @@ func (q *queue) done(b *batch, failed map[uint64]bool) {
 // without drops what waits and has one of the tokens.
 func (q *queue) without(stale map[string]bool) {
 	for key, l := range q.lanes {
-		if len(l.items) > 0 && slices.ContainsFunc(l.items, func(it item) bool { return stale[it.token] }) {
+		if len(l.items) > 0 && slices.ContainsFunc(l.items, func(it *item) bool { return stale[it.token] }) {
 			q.forget(key, l)
 			if !l.writing {
-				delete(q.lanes, key)
+				q.close(key, l)
 			}
 		}
 	}
@@ -174,7 +198,7 @@ func (q *queue) clear() []string {
 		}
 		q.forget(key, l)
 		if !l.writing {
-			delete(q.lanes, key)
+			q.close(key, l)
 		}
 	}
 	return tokens

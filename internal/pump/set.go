@@ -12,16 +12,18 @@ import (
 	"lockstep/internal/obs"
 )
 
-// SetConfig is what a set of pumps is made of. All but Keep and Logger are needed.
+// SetConfig is what a set of pumps is made of. All but Keep, Observe and Logger are needed.
 type SetConfig struct {
 	// Consumers returns the consumers that there are now, of every kind.
 	Consumers func() []*deliver.Consumer
 	// Sends reports whether consumers of a kind are sent to.
 	Sends func(kind string) bool
 	// Open makes the sink of a consumer.
-	Open   func(ctx context.Context, d deliver.Definition) (Opened, error)
-	Keep   Keep
-	Logger *slog.Logger
+	Open func(ctx context.Context, d deliver.Definition) (Opened, error)
+	Keep Keep
+	// Observe returns what is told of each attempt of a consumer; see [Config.Observe].
+	Observe func(d deliver.Definition) func(Attempt)
+	Logger  *slog.Logger
 }
 
 // Set runs a pump for each consumer that is sent to, also for those that come, change
@@ -150,8 +152,12 @@ func (s *Set) begin(ctx context.Context, c *deliver.Consumer, d deliver.Definiti
 		s.books[d.ID] = book
 	}
 	r := &running{consumer: c, made: fingerprint(d), cancel: cancel, done: make(chan struct{})}
+	var observe func(Attempt)
+	if s.Observe != nil {
+		observe = s.Observe(d)
+	}
 	r.pump = New(Config{
-		Consumer: c, Keep: s.Keep, Book: book, Logger: s.log,
+		Consumer: c, Keep: s.Keep, Book: book, Observe: observe, Logger: s.log,
 		Open: func(ctx context.Context) (Opened, error) { return s.Open(ctx, d) },
 	})
 	s.pumps[d.ID] = r
@@ -182,7 +188,7 @@ func (r *running) ended() bool {
 
 // fingerprint tells definitions apart whose pumps differ.
 func fingerprint(d deliver.Definition) string {
-	return fmt.Sprint(d.Kind, d.Name, d.Batch, d.MaxInFlight, d.AckWait, string(d.Settings), d.Database)
+	return fmt.Sprint(d.Kind, d.Name, d.Batch, d.MaxInFlight, d.AckWait, string(d.Settings), d.Database, d.OrderBy)
 }
 
 // Find returns the pump of a consumer; lockstep.ErrNotFound: it has none (yet).

@@ -43,7 +43,7 @@ func (l *loop) settle(ctx context.Context, w written) {
 }
 
 // stopped releases what a write had not delivered when the pump stopped.
-func (l *loop) stopped(items []item, firsts map[uint64]int) {
+func (l *loop) stopped(items []*item, firsts map[uint64]int) {
 	for _, i := range firsts {
 		l.desk.nack(give{mode: deliver.Release, delay: -1}, items[i].token)
 	}
@@ -69,7 +69,7 @@ func (l *loop) count(now time.Time, w written, errs []error, delivered int) {
 		return
 	}
 	for _, a := range entries(w, errs) {
-		l.p.Book.add(a)
+		l.p.note(a)
 	}
 }
 
@@ -78,14 +78,20 @@ func isUnknown(err error) bool { return err == errUnknown } //nolint:errorlint /
 // conclude tells the breaker, and gives back what failed as its kind asks for.
 func (l *loop) conclude(ctx context.Context, now time.Time, w written, errs []error, firsts map[uint64]int, any bool) {
 	b, was := l.breaker, l.breaker.state
-	alive := any
+	rejects, why := 0, ""
 	for _, i := range firsts {
 		if kind, _ := kindOf(errs[i]); kind == sink.Rejected {
-			alive = true // it looked at the change
+			rejects, why = rejects+1, errs[i].Error()
 		}
 	}
+	alive := any || rejects > 0 // it looked at a change
 	if alive {
 		b.succeeded(now)
+	}
+	if any {
+		b.delivered()
+	} else if rejects > 0 {
+		b.rejected(now, rejects, why)
 	}
 	for key, i := range firsts {
 		it, err := w.batch.items[i], errs[i]
@@ -104,7 +110,7 @@ func (l *loop) conclude(ctx context.Context, now time.Time, w written, errs []er
 }
 
 // verdict says how a change that failed is given back, and tells the breaker.
-func (l *loop) verdict(ctx context.Context, now time.Time, key uint64, it item, err error, alive bool) give {
+func (l *loop) verdict(ctx context.Context, now time.Time, key uint64, it *item, err error, alive bool) give {
 	b, reason := l.breaker, err.Error()
 	release := give{mode: deliver.Release, delay: -1}
 	kind, after := kindOf(err)

@@ -310,3 +310,12 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		}
 	}
 }
+
+func (d realDead) ListBefore(ctx context.Context, consumer string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := d.Dead.ListBefore(ctx, consumer, before, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
+}

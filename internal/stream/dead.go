@@ -193,6 +193,38 @@ func (d *Dead) List(ctx context.Context, consumer string, after uint64, limit in
 		return nil, 0, fmt.Errorf("list dead letters of consumer %s: %w", consumer, err)
 	}
 	seqs, more := set.after(after, max(limit, 1))
+	if letters, err = d.read(ctx, base, seqs); err != nil {
+		return nil, 0, fmt.Errorf("list dead letters of consumer %s: %w", consumer, err)
+	}
+	if more {
+		next = seqs[len(seqs)-1]
+	}
+	return letters, next, nil
+}
+
+// ListBefore is List for letters with seqs below before, 0: the newest, in the opposite
+// order.
+func (d *Dead) ListBefore(ctx context.Context, consumer string, before uint64, limit int) (letters []Letter, next uint64, err error) {
+	base, err := deadBase(consumer)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list dead letters: %w", err)
+	}
+	set, err := d.fresh(ctx, base)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list dead letters of consumer %s: %w", consumer, err)
+	}
+	seqs, more := set.before(before, max(limit, 1))
+	if letters, err = d.read(ctx, base, seqs); err != nil {
+		return nil, 0, fmt.Errorf("list dead letters of consumer %s: %w", consumer, err)
+	}
+	if more {
+		next = seqs[len(seqs)-1]
+	}
+	return letters, next, nil
+}
+
+// read gets letters in the order of their seqs; those that are gone are left out.
+func (d *Dead) read(ctx context.Context, base string, seqs []uint64) (letters []Letter, err error) {
 	found := make([]*Letter, len(seqs))
 	var g errgroup.Group
 	g.SetLimit(listReads)
@@ -212,17 +244,14 @@ func (d *Dead) List(ctx context.Context, consumer string, after uint64, limit in
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, 0, fmt.Errorf("list dead letters of consumer %s: %w", consumer, err)
+		return nil, err
 	}
 	for _, l := range found {
 		if l != nil {
 			letters = append(letters, *l)
 		}
 	}
-	if more {
-		next = seqs[len(seqs)-1]
-	}
-	return letters, next, nil
+	return letters, nil
 }
 
 // Delete removes a letter; that there is none gives an error that wraps
@@ -274,6 +303,19 @@ func (d *Dead) Count(ctx context.Context, consumer string) (uint64, error) {
 		return 0, fmt.Errorf("count dead letters of consumer %s: %w", consumer, err)
 	}
 	return set.len(), nil
+}
+
+// Behind returns how many letters of a consumer have seqs above seq.
+func (d *Dead) Behind(ctx context.Context, consumer string, seq uint64) (uint64, error) {
+	base, err := deadBase(consumer)
+	if err != nil {
+		return 0, fmt.Errorf("count dead letters: %w", err)
+	}
+	set, err := d.fresh(ctx, base)
+	if err != nil {
+		return 0, fmt.Errorf("count dead letters of consumer %s: %w", consumer, err)
+	}
+	return set.behind(seq), nil
 }
 
 func deadBase(consumer string) (string, error) {

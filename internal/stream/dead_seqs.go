@@ -213,3 +213,29 @@ func (s *seqSet) after(seq uint64, limit int) (seqs []uint64, more bool) {
 	end := min(at+limit, len(s.seqs))
 	return slices.Clone(s.seqs[at:end]), end < len(s.seqs)
 }
+
+// before returns up to limit seqs below seq, 0: the highest, in descending order, and
+// whether there are more.
+func (s *seqSet) before(seq uint64, limit int) (seqs []uint64, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := len(s.seqs)
+	if seq > 0 {
+		end, _ = slices.BinarySearch(s.seqs, seq)
+	}
+	from := max(end-limit, 0)
+	seqs = slices.Clone(s.seqs[from:end])
+	slices.Reverse(seqs)
+	return seqs, from > 0
+}
+
+// behind returns how many seqs are above seq.
+func (s *seqSet) behind(seq uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, found := slices.BinarySearch(s.seqs, seq)
+	if found {
+		at++
+	}
+	return uint64(len(s.seqs) - at)
+}

@@ -63,7 +63,7 @@ const (
 func (k *Session) Next(ctx context.Context, wait time.Duration) ([][]byte, error) {
 	until, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	stop := context.AfterFunc(k.server.life, cancel)
+	stop := context.AfterFunc(k.server.life, cancel) //nolint:contextcheck // the end of the server ends the wait, too
 	defer stop()
 	for {
 		switch {
@@ -171,7 +171,7 @@ func (k *Session) wake() {
 // the log by itself.
 func (k *Session) readOn(ctx context.Context) ([][]byte, error) {
 	if k.batch == nil {
-		if k.rejoin() {
+		if k.rejoin() { //nolint:contextcheck // a shared reader outlives the session
 			return nil, nil
 		}
 		if err := k.load(ctx); err != nil || k.batch == nil {

@@ -85,7 +85,7 @@ func TestTopicsKeysAndHeaders(t *testing.T) {
 	whole := change(3, "")
 	whole.Action, whole.PKs, whole.Record, whole.Key = lockstep.Truncate, json.RawMessage(`[]`), json.RawMessage(`null`), 77
 	object := change(4, "1")
-	object.Record = json.RawMessage(`{"id":"u","collection_id":"stripe:customer","provider":"stripe","upstream_id":"cus_1","data":{}}`)
+	object.Sync, object.Provider, object.Collection = "acme", "stripe", "stripe:customer"
 	gone := change(5, "7")
 	gone.Action = lockstep.Delete
 	write(t, k, change(1, "7"), odd, whole, object)

@@ -17,22 +17,6 @@ import (
 
 const collectionTopic = "{database}.{provider}.{collection}"
 
-// view is what the API's view of a record tells about where it is from.
-type view struct {
-	Provider   string  `json:"provider"`
-	Collection string  `json:"collection_id"`
-	Upstream   *string `json:"upstream_id"`
-}
-
-// viewOf returns the view; false: the record is a row.
-func viewOf(m *sink.Message) (v view, ok bool) {
-	// Few rows have such a column; the rest need no decoding.
-	if m.Action.Whole() || !bytes.Contains(m.Record, []byte(`"upstream_id"`)) || json.Unmarshal(m.Record, &v) != nil {
-		return v, false
-	}
-	return v, v.Collection != "" && v.Upstream != nil
-}
-
 // topic returns the topic of a message.
 func (k *Kafka) topic(m *sink.Message) (string, error) {
 	if k.config.TopicFor != nil {
@@ -42,19 +26,16 @@ func (k *Kafka) topic(m *sink.Message) (string, error) {
 		}
 		return name, nil
 	}
-	at := place{database: m.Database, schema: m.Schema, table: m.Table, action: m.Action}
-	template := k.config.Topic
-	if template == "" || strings.Contains(template, "{provider}") || strings.Contains(template, "{collection}") {
-		if v, ok := viewOf(m); ok {
-			at.provider, at.collection = v.Provider, v.Collection
-			template = or(template, collectionTopic)
-		}
+	template := or(k.config.Topic, DefaultTopic)
+	if k.config.Topic == "" && m.Collection != "" && !m.Action.Whole() {
+		template = collectionTopic
 	}
+	at := place{m.Database, m.Schema, m.Table, m.Action, m.Provider, m.Collection}
 	k.mu.Lock()
 	name, known := k.names[at]
 	k.mu.Unlock()
 	if !known {
-		name = at.name(or(template, DefaultTopic))
+		name = at.name(template)
 		k.mu.Lock()
 		if len(k.names) > 10_000 {
 			clear(k.names)

@@ -1,8 +1,6 @@
 package nats
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -110,27 +108,11 @@ func Token(name string) string {
 
 func special(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`.*>=/\`, r) }
 
-// view is what the API's view of a record tells about where it is from.
-type view struct {
-	Provider   string  `json:"provider"`
-	Collection string  `json:"collection_id"`
-	Upstream   *string `json:"upstream_id"`
-}
-
-// viewOf returns the view; false: the record is a row.
-func viewOf(m *sink.Message) (v view, ok bool) {
-	// Few rows have such a column; the rest need no decoding.
-	if m.Action.Whole() || !bytes.Contains(m.Record, []byte(`"upstream_id"`)) || json.Unmarshal(m.Record, &v) != nil {
-		return v, false
-	}
-	return v, v.Collection != "" && v.Upstream != nil
-}
-
 // put fills in a template.
-func (n *NATS) put(template string, m *sink.Message, v view) string {
-	_, collection, found := strings.Cut(v.Collection, ":")
+func (n *NATS) put(template string, m *sink.Message) string {
+	_, collection, found := strings.Cut(m.Collection, ":")
 	if !found {
-		collection = v.Collection
+		collection = m.Collection
 	}
 	outcome := "upserted"
 	if m.Action == lockstep.Delete {
@@ -138,15 +120,15 @@ func (n *NATS) put(template string, m *sink.Message, v view) string {
 	}
 	return strings.NewReplacer(
 		"{name}", Token(or(n.config.Name, or(m.Sync, m.Database))), "{database}", Token(m.Database), "{schema}", Token(m.Schema), "{table}", Token(m.Table),
-		"{action}", m.Action.String(), "{provider}", Token(v.Provider), "{collection}", Token(collection), "{outcome}", outcome,
+		"{action}", m.Action.String(), "{provider}", Token(m.Provider), "{collection}", Token(collection), "{outcome}", outcome,
 	).Replace(template)
 }
 
 // place is what stream and subject depend on.
 type place struct {
-	database, schema, table, sync string
-	action                        lockstep.Action
-	provider, collection          string
+	database, schema, table    string
+	action                     lockstep.Action
+	sync, provider, collection string
 }
 
 // aimed is a stream and a subject.
@@ -159,24 +141,20 @@ func (n *NATS) aim(m *sink.Message) (aimed, error) {
 		if err != nil || subject == "" || strings.ContainsAny(subject, " \t\r\n*>") {
 			return aimed{}, n.refusal(sink.Rejected, "the expression gives the change no subject", err)
 		}
-		return aimed{n.put(n.config.Stream, m, view{}), subject}, nil
+		return aimed{n.put(n.config.Stream, m), subject}, nil
 	}
-	var v view
 	template := or(n.config.Subject, rowSubject)
-	if n.config.Subject == "" || strings.Contains(n.config.Subject, "{provider}") || strings.Contains(n.config.Subject, "{collection}") {
-		var ok bool
-		if v, ok = viewOf(m); ok {
-			template = or(n.config.Subject, collectionSubject)
-		}
+	if n.config.Subject == "" && m.Collection != "" && !m.Action.Whole() {
+		template = collectionSubject
 	}
-	at := place{m.Database, m.Schema, m.Table, m.Sync, m.Action, v.Provider, v.Collection}
+	at := place{m.Database, m.Schema, m.Table, m.Action, m.Sync, m.Provider, m.Collection}
 	n.mu.Lock()
 	to, known := n.aims[at]
 	n.mu.Unlock()
 	if known {
 		return to, nil
 	}
-	to = aimed{n.put(n.config.Stream, m, v), n.put(template, m, v)}
+	to = aimed{n.put(n.config.Stream, m), n.put(template, m)}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.aims) > 10_000 {
@@ -191,14 +169,14 @@ func (n *NATS) subjects(m *sink.Message) []string {
 	if len(n.config.Subjects) > 0 {
 		list := make([]string, len(n.config.Subjects))
 		for i, s := range n.config.Subjects {
-			list[i] = n.put(s, m, view{})
+			list[i] = n.put(s, m)
 		}
 		return list
 	}
 	template := or(n.config.Subject, rowSubject)
 	head, _, changing := strings.Cut(strings.NewReplacer("{name}", "\x00", "{database}", "\x01").Replace(template), "{")
 	head = strings.NewReplacer("\x00", "{name}", "\x01", "{database}").Replace(head)
-	subject := n.put(head, m, view{})
+	subject := n.put(head, m)
 	if changing {
 		// Whatever token the placeholder begins in, the wildcard takes its place.
 		subject = subject[:strings.LastIndex(subject, ".")+1] + ">"

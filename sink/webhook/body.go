@@ -79,7 +79,8 @@ func (w *Webhook) encodeAll(r *request, messages []sink.Message) error {
 	for _, i := range r.indexes {
 		size += len(messages[i].Body) + 1
 	}
-	body := append(make([]byte, 0, min(size, w.config.MaxBody+1)), open...)
+	r.room = w.room(min(size, w.config.MaxBody+1))
+	body := append(r.room, open...)
 	for n, i := range r.indexes {
 		before := len(body)
 		if n > 0 {
@@ -105,6 +106,25 @@ func (w *Webhook) encodeAll(r *request, messages []sink.Message) error {
 	}
 	r.body = append(body, end...)
 	return nil
+}
+
+// room returns an empty slice, with room for so many bytes.
+func (w *Webhook) room(size int) []byte {
+	if old, ok := w.rooms.Get().(*[]byte); ok && cap(*old) >= size {
+		return (*old)[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+// largestRoom is the largest room that is kept for later bodies.
+const largestRoom = 1 << 20
+
+// done gives back what a request's body was made in. Nobody reads it any more.
+func (w *Webhook) done(r *request) {
+	if r.room != nil && cap(r.room) <= largestRoom {
+		w.rooms.Put(&r.room)
+	}
+	r.body = nil
 }
 
 func (w *Webhook) appendItem(dst []byte, m sink.Message) ([]byte, error) {

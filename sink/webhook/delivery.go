@@ -81,6 +81,7 @@ type request struct {
 	indexes []int // of the messages, ascending
 	id      string
 	body    []byte
+	room    []byte            // where the body lies, when it was made here; nil: it is the message's
 	kind    string            // of the body, as Content-Type
 	header  map[string]string // what else the format has; nil: nothing
 	attempt int

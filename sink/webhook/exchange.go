@@ -38,7 +38,10 @@ func (w *Webhook) exchange(ctx context.Context, messages []sink.Message, r *requ
 	body := &lent{data: r.body}
 	// The transport may go on reading a body after the answer is there; what is read then
 	// is not ours any more.
-	defer body.takeBack()
+	defer func() {
+		body.takeBack()
+		w.done(r)
+	}()
 	req, err := w.request(limited, r, body, began)
 	var got *http.Response
 	var text []byte

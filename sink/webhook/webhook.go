@@ -29,6 +29,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"lockstep"
@@ -115,6 +116,7 @@ type Webhook struct {
 	own     *http.Transport // nil: the transport is the caller's
 	dialer  *net.Dialer
 	life    *life
+	rooms   sync.Pool // of *[]byte: bodies of batches are made in them
 }
 
 var _ sink.Sink = (*Webhook)(nil)

@@ -40,7 +40,7 @@ window.lockstep = (() => {
 
   // A page that nobody looks at, or that its reader paused, asks for nothing.
   document.addEventListener('htmx:beforeRequest', (event) => {
-    if (event.detail.elt.id === 'live' && !visible()) event.preventDefault()
+    if (event.detail.elt.matches('#live, .live') && !visible()) event.preventDefault()
   })
 
   // The node is away, or back.

@@ -1,0 +1,201 @@
+package console
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"lockstep"
+	"lockstep/client"
+)
+
+// deadPages registers pages of dead letters.
+func (s *Console) deadPages() {
+	s.page("consumers/{id}/dead", "dead", deadLetters)
+	s.page("consumers/{id}/dead/{seq}", "dead-letter", deadLetter)
+	s.action("consumers/{id}/dead/retry", retrySelected)
+	s.action("consumers/{id}/dead/drop", dropSelected)
+	s.action("consumers/{id}/dead/all/{verb}", everyDead)
+	s.action("consumers/{id}/dead/{seq}/{verb}", oneDead)
+}
+
+// deadAPage is how many dead letters a page shows.
+const deadAPage = 50
+
+// deadView lists dead letters.
+type deadView struct {
+	consumerView
+	Letters []letter
+	Order   string // newest or oldest
+	Reason  string // what the reasons hold
+	Key     string // what the keys hold
+	Older   string // the address of the next page; empty: this is the last
+	First   bool
+	Stopped bool // it looked at as many as a page may, and did not find a full page
+	Looked  int
+}
+
+// Narrowed reports whether not all of them are asked for.
+func (v *deadView) Narrowed() bool { return v.Reason != "" || v.Key != "" }
+
+// letter is a dead letter as a page shows it.
+type letter struct{ client.DeadLetter }
+
+// Row is the row's key in short.
+func (l letter) Row() string {
+	var keys []string
+	if json.Unmarshal(l.PKs, &keys) == nil {
+		return short(strings.Join(keys, ", "), 60)
+	}
+	return compact(l.PKs, 60)
+}
+
+// Why is the reason in short.
+func (l letter) Why() string { return short(l.Reason, 240) }
+
+func deadLetters(c *visit) (framed, error) {
+	frame, err := consumerFrame(c, "dead")
+	if err != nil {
+		return nil, err
+	}
+	q := c.r.URL.Query()
+	v := &deadView{consumerView: frame, First: q.Get("cursor") == "", Order: "newest", Reason: strings.TrimSpace(q.Get("reason")), Key: strings.TrimSpace(q.Get("key"))}
+	if q.Get("order") == "oldest" {
+		v.Order = "oldest"
+	}
+	if c.r.Header.Get("HX-Target") == "live" {
+		return v, nil // the list stays: who is choosing must not be disturbed
+	}
+	page, err := c.api.FindDead(c.ctx, v.Consumer.ID, client.DeadQuery{
+		Limit: deadAPage, Cursor: q.Get("cursor"), Order: v.Order, Reason: v.Reason, Key: v.Key, NoMessage: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range page.Data {
+		v.Letters = append(v.Letters, letter{one})
+	}
+	v.Stopped, v.Looked = page.Stopped, page.Looked
+	if page.Next != "" {
+		q.Set("cursor", page.Next)
+		v.Older = v.At + "/dead?" + q.Encode()
+	}
+	return v, nil
+}
+
+// deadLetterView is one dead letter.
+type deadLetterView struct {
+	consumerView
+	Letter   letter
+	Original json.RawMessage // the change before the transform; nil: there is none, or it is not kept any more
+}
+
+func deadLetter(c *visit) (framed, error) {
+	frame, err := consumerFrame(c, "dead")
+	if err != nil {
+		return nil, err
+	}
+	seq, err := seqOf(c.r.PathValue("seq"))
+	if err != nil {
+		return nil, err
+	}
+	one, err := c.api.DeadLetter(c.ctx, frame.Consumer.ID, seq)
+	if err != nil {
+		return nil, err
+	}
+	v := &deadLetterView{consumerView: frame, Letter: letter{one}}
+	if frame.Consumer.Transform != "" {
+		// What retention has removed cannot be shown, and the letter can.
+		if change, err := c.api.ChangeAt(c.ctx, frame.Consumer.Database, seq); err == nil {
+			v.Original = change.Record
+		}
+	}
+	return v, nil
+}
+
+// oneDead retries or drops one letter, and leads back to the list.
+func oneDead(c *visit) (string, error) {
+	seq, err := seqOf(c.r.PathValue("seq"))
+	if err != nil {
+		return "", err
+	}
+	return settleDead(c, c.r.PathValue("verb"), []string{strconv.FormatUint(seq, 10)})
+}
+
+func retrySelected(c *visit) (string, error) { return settleDead(c, "retry", c.r.PostForm["seq"]) }
+func dropSelected(c *visit) (string, error)  { return settleDead(c, "drop", c.r.PostForm["seq"]) }
+
+// deadWork is one call of the API about many letters.
+func deadWork(c *visit, verb string, w client.DeadWork) (client.DeadProgress, error) {
+	switch verb {
+	case "retry":
+		return c.api.RetryDeadMany(c.ctx, c.r.PathValue("id"), w)
+	case "drop":
+		return c.api.DropDeadMany(c.ctx, c.r.PathValue("id"), w)
+	}
+	return client.DeadProgress{}, errNoPage
+}
+
+// settleDead retries or drops the letters that were chosen.
+func settleDead(c *visit, verb string, seqs []string) (string, error) {
+	if len(seqs) == 0 {
+		return "", fmt.Errorf("nothing was chosen: tick the letters first: %w", lockstep.ErrInvalid)
+	}
+	var w client.DeadWork
+	for _, text := range seqs {
+		seq, err := seqOf(text)
+		if err != nil {
+			return "", err
+		}
+		w.Seqs = append(w.Seqs, seq)
+	}
+	p, err := deadWork(c, verb, w)
+	if err != nil {
+		return "", err
+	}
+	return deadWords(verb, p)
+}
+
+// everyTime is how long a page works on all dead letters before it answers.
+const everyTime = 10 * time.Second
+
+// everyDead retries or drops all letters that a filter finds, step by step: those that
+// were there when the button was pressed.
+func everyDead(c *visit) (string, error) {
+	began := c.now()
+	w := client.DeadWork{All: true, Reason: c.r.PostForm.Get("reason"), Before: began.UTC().Format(time.RFC3339Nano)}
+	var sum client.DeadProgress
+	for {
+		p, err := deadWork(c, c.r.PathValue("verb"), w)
+		if err != nil {
+			return "", err
+		}
+		sum.Retried, sum.Dropped, sum.Skipped = sum.Retried+p.Retried, sum.Dropped+p.Dropped, sum.Skipped+p.Skipped
+		sum.Left, sum.Stopped, sum.Why = p.Left, p.Stopped, cmp.Or(sum.Why, p.Why)
+		if p.Next == "" || p.Left == 0 || p.Stopped != "" || c.now().Sub(began) > everyTime {
+			return deadWords(c.r.PathValue("verb"), sum)
+		}
+		w.Cursor = p.Next
+	}
+}
+
+// deadWords says how far retrying or dropping came.
+func deadWords(verb string, p client.DeadProgress) (string, error) {
+	text := plural(p.Retried, "dead letter is", "dead letters are") + " delivered again."
+	if verb == "drop" {
+		text = plural(p.Dropped, "dead letter is", "dead letters are") + " dropped: their changes count as settled."
+	}
+	if p.Skipped > 0 {
+		text += " " + plural(p.Skipped, "was", "were") + " passed over: " + p.Why + "."
+	}
+	if p.Left > 0 {
+		text += " " + count(p.Left) + " were not looked at yet: press the button again."
+	}
+	if p.Stopped != "" {
+		return "", fmt.Errorf("%s It stopped: %s", text, p.Stopped)
+	}
+	return text, nil
+}

@@ -1,0 +1,116 @@
+package console_test
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"lockstep/internal/pgdb/pgtest"
+)
+
+const demonstrated = `  - {name: orders, database: app, tables: [public.orders], start: beginning, max_attempts: 1}
+  - {name: waiting, database: app, tables: [public.orders], start: beginning}
+  - {name: customers, collections: ["stripe:customer"], start: beginning}
+  - name: shop
+    kind: webhook
+    database: app
+    tables: [public.orders]
+    start: beginning
+    webhook: {url: "http://127.0.0.1:9/hook", allow_private: true, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}
+`
+
+// enter signs the browser in.
+func (b *browser) enter(n *node, token string) {
+	b.t.Helper()
+	b.open(n.url + "/console/")
+	b.wait("the sign-in page", "document.querySelector('input[name=token]')")
+	b.do(chromedp.SendKeys(chromedp.CSS("input[name=token]"), token), chromedp.Click(chromedp.CSS("main button[type=submit]")))
+	b.wait("the overview", "document.querySelector('.flow')")
+}
+
+// TestPagesInABrowser opens every page, light and dark, wide and narrow: nothing is said
+// in the browser's console, axe finds nothing serious, and what is hostile is text.
+func TestPagesInABrowser(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, demonstrated)
+	b := newBrowser(t)
+	pgtest.Exec(t, n.pg, "INSERT INTO orders SELECT g, 'customer ' || g % 7, g * 1.25, '"+strings.ReplaceAll(hostile, "'", "''")+"' FROM generate_series(1, 300) g",
+		"UPDATE orders SET amount = amount + 1 WHERE id % 3 = 0", "DELETE FROM orders WHERE id % 50 = 0")
+	n.refuse("orders", 100)
+	b.size(1280, 900, "light")
+	b.enter(n, adminToken)
+	b.silent("sign-in")
+	for name, path := range pagesOf(t, n) {
+		t.Run(name, func(t *testing.T) {
+			p, all := b, b.t
+			p.t = t // its failures are this page's
+			defer func() { p.t = all }()
+			for _, scheme := range []string{"light", "dark"} {
+				p.size(1280, 900, scheme)
+				p.open(n.url + path)
+				p.wait("charts to be drawn", "[...document.querySelectorAll('figure[data-chart]')].every(f => f.querySelector('canvas'))")
+				p.accessible(path + ", " + scheme)
+				p.picture(name + "-" + scheme)
+				if p.eval("String(document.querySelectorAll('img, main script').length)") != "0" {
+					t.Errorf("%s: a value became an element", path)
+				}
+			}
+			p.size(390, 844, "light")
+			p.open(n.url + path)
+			p.picture(name + "-phone")
+			if wide := p.eval("String(document.documentElement.scrollWidth)"); wide != "390" {
+				t.Errorf("%s is %s wide on a phone of 390", path, wide)
+			}
+			p.silent(path)
+		})
+	}
+}
+
+// pagesOf names every page with an address that shows something on it.
+func pagesOf(t testing.TB, n *node) map[string]string {
+	t.Helper()
+	k, err := n.api.Consumer(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook, err := n.api.Consumer(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := n.api.Sync(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := n.api.Database(t.Context(), "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "/console/consumers/" + url.PathEscape(k.ID)
+	return map[string]string{
+		"overview": "/console/", "databases": "/console/databases", "database": "/console/databases/app", "syncs": "/console/syncs",
+		"sync": "/console/syncs/" + url.PathEscape(s.ID), "stream": "/console/stream", "change": fmt.Sprintf("/console/databases/app/changes/%d", db.LastSeq),
+		"consumers": "/console/consumers", "consumer": at, "dead": at + "/dead", "connect": at + "/connect", "settings": at + "/settings",
+		"attempts":        "/console/consumers/" + url.PathEscape(hook.ID) + "/attempts",
+		"create-consumer": "/console/create/consumer", "create-sync": "/console/create/sync", "create-database": "/console/create/database",
+		"setup": "/console/setup", "audit": "/console/audit", "problem": "/console/nowhere",
+	}
+}
+
+// TestAPageOutlivesItsNode: the node goes away under an open page and comes back.
+func TestAPageOutlivesItsNode(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, demonstrated)
+	b := newBrowser(t)
+	b.size(1280, 900, "light")
+	b.enter(n, adminToken)
+	n.stop()
+	b.wait("the page to say that the node is away", "!document.getElementById('lost').hidden")
+	n.start()
+	b.wait("the page to go on", "document.getElementById('lost').hidden")
+	pgtest.Exec(t, n.pg, "INSERT INTO orders SELECT g, 'a', 1, '' FROM generate_series(1, 123) g")
+	pgtest.Eventually(t, time.Minute, "the page to show the new changes", func() bool { return strings.Contains(b.shows(), "123 waiting") })
+}
