@@ -138,7 +138,7 @@ type kafkaBroker struct {
 const kafkaPartitions = 4
 
 func newKafkaBroker(l *lab) (*kafkaBroker, error) {
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(kafkaPartitions))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(kafkaPartitions), kfake.AllowAutoTopicCreation())
 	return &kafkaBroker{lab: l, cluster: cluster}, err
 }
 

@@ -83,7 +83,7 @@ func (e *Engine) ensureBackfills(ctx context.Context) {
 
 // backfillSource gives backfills a captured database.
 func (e *Engine) backfillSource(name string) (backfill.Source, error) {
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.Name != name {
 			continue
 		}

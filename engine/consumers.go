@@ -114,7 +114,7 @@ func (e *Engine) consumers() api.Consumers {
 
 // deliverLog finds the log of a database.
 func (e *Engine) deliverLog(_ context.Context, database string) (deliver.Log, error) {
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.Name == database {
 			return changes{d.log}, nil
 		}
@@ -178,7 +178,7 @@ func (l letters) List(ctx context.Context, consumer string, after uint64, limit 
 func (e *Engine) report() report {
 	var r report
 	last := map[string]uint64{}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		s := d.status()
 		last[d.Name] = d.log.Last().Seq
 		r.databases = append(r.databases, databaseReport{

@@ -58,7 +58,7 @@ const (
 // connects to the databases yet.
 func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
 	closePools := func() error {
-		for _, d := range e.databases {
+		for _, d := range e.databases.all() {
 			d.pool.Close()
 		}
 		return nil
@@ -68,7 +68,7 @@ func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
 		if err != nil {
 			return closePools, err
 		}
-		e.databases = append(e.databases, d)
+		e.databases.put(d)
 	}
 	return closePools, nil
 }

@@ -189,7 +189,7 @@ func (x *examination) part() (api.Part, bool) {
 
 func (e *Engine) privateURLs() map[string]string {
 	urls := map[string]string{}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.URL == "" {
 			urls[d.Name] = d.url
 		}
@@ -199,7 +199,7 @@ func (e *Engine) privateURLs() map[string]string {
 
 func (e *Engine) gapsInWords(_ context.Context, database string) ([]string, error) {
 	var words []string
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.Name != database {
 			continue
 		}

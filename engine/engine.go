@@ -64,7 +64,7 @@ type Engine struct {
 	stream    *stream.Server
 	metrics   *obs.Metrics
 	registry  *prometheus.Registry
-	databases []*database
+	databases registry
 	broker    *deliver.Broker
 	pumps     *pump.Set
 	outlet    *outlet.Server // nil: it is not open to NATS clients
@@ -208,7 +208,7 @@ func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	stages = append(stages, e.eventStage(), e.syncStage())
 	stages = append(stages, e.pumpStage(), e.backfillStage(), e.doctorStage(), e.historyStage())
 	stages = append(stages, e.outletStages()...)
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		stages = append(stages, d.stages()...)
 	}
 	stages = append(stages,

@@ -90,7 +90,7 @@ func (s *eventSource) Table(name, table string) (api.EventTable, error) {
 		return s.first()
 	}
 	if name == "" {
-		for _, d := range s.engine.databases {
+		for _, d := range s.engine.databases.all() {
 			if d.capture != nil {
 				name = d.Name
 				break
@@ -125,7 +125,7 @@ func (s *eventSource) first() (api.EventTable, error) {
 			return s.found, nil
 		}
 	}
-	for _, d := range s.engine.databases {
+	for _, d := range s.engine.databases.all() {
 		if d.Capture == config.CaptureNone {
 			continue
 		}

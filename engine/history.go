@@ -36,7 +36,7 @@ func (e *Engine) sample() history.Sample {
 		At: time.Now(), Node: history.Node{RSS: residentBytes(), Goroutines: runtime.NumGoroutine()},
 		Databases: map[string]history.Database{}, Consumers: map[string]history.Consumer{},
 	}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.capture == nil {
 			continue
 		}

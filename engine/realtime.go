@@ -34,7 +34,7 @@ func (e *Engine) realtimeDatabase(params url.Values) string {
 	if name := params.Get("database"); name != "" {
 		return name
 	}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.capture != nil {
 			return d.Name
 		}

@@ -38,24 +38,15 @@ func (e *Engine) openControl(ctx context.Context) (func() error, error) {
 	return closer, e.remembered.recall(ctx, e.tokens)
 }
 
-// database returns a database of the configuration; nil: there is none of that name.
-func (e *Engine) database(name string) *database {
-	for _, d := range e.databases {
-		if d.Name == name {
-			return d
-		}
-	}
-	return nil
-}
+// database returns a database of the node; nil: there is none of that name.
+func (e *Engine) database(name string) *database { return e.databases.find(name) }
 
 // home is the database that holds the schema lockstep.
 func (e *Engine) home() *database {
-	for _, d := range e.databases {
-		if d.Name == e.cfg.Database {
-			return d
-		}
+	if d := e.databases.find(e.cfg.Database); d != nil {
+		return d
 	}
-	return e.databases[0]
+	return e.databases.all()[0]
 }
 
 // server opens the listener, so that a port in use is told before anything runs, and
@@ -97,7 +88,7 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 	if e.outlet != nil {
 		e.node.NATS = e.outlet.Address()
 	}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		if d.URL == "" {
 			e.node.Databases[d.Name] = d.url
 		}
@@ -112,8 +103,9 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 }
 
 func (e *Engine) databaseList() []api.Database {
-	list := make([]api.Database, len(e.databases))
-	for i, d := range e.databases {
+	all := e.databases.all()
+	list := make([]api.Database, len(all))
+	for i, d := range all {
 		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status}
 		if d.capture != nil {
 			list[i].Captured = captured{d}
@@ -124,7 +116,7 @@ func (e *Engine) databaseList() []api.Database {
 
 func (e *Engine) health(ctx context.Context) []api.Part {
 	var parts []api.Part
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		parts = append(parts, d.health())
 	}
 	parts = append(parts, e.syncParts(ctx)...)
@@ -145,7 +137,7 @@ func tables(list []string) (func(*lockstep.Table) bool, error) {
 
 // observe brings the gauges up to date before they are scraped.
 func (e *Engine) observe() {
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		d.observe()
 	}
 	e.observeConsumers()

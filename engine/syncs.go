@@ -34,7 +34,7 @@ func (e *Engine) openSyncs(context.Context) (func() error, error) {
 	c := syncs.Config{
 		Resolve: e.resolve, Named: e.mirrored.name, Settled: e.settled, Sealer: key, Logger: e.Logger.With(obs.KeyStage, "sync"),
 	}
-	for _, d := range e.databases {
+	for _, d := range e.databases.all() {
 		c.Targets = append(c.Targets, syncs.Target{Name: d.Name, Pool: d.pool, Prepare: func(ctx context.Context) error { return pgdb.Migrate(ctx, d.url) }})
 	}
 	for _, s := range e.cfg.Syncs {

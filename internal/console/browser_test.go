@@ -16,6 +16,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+
+	"lockstep/internal/pgdb/pgtest"
 )
 
 //go:embed testdata/axe.min.js
@@ -53,6 +55,9 @@ func newBrowser(t testing.TB) *browser {
 		for m, err := range messages {
 			if err != nil {
 				return
+			}
+			if m.Type == "debug" { // advice of the browser
+				continue
 			}
 			b.mu.Lock()
 			b.said = append(b.said, fmt.Sprintf("%s (%s:%d)", m, m.URL, m.Line))
@@ -117,11 +122,12 @@ func (b *browser) silent(where string) {
 // wait waits until an expression of the page is true.
 func (b *browser) wait(what, expression string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
-	defer cancel()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool]("Boolean("+expression+")", chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))); err != nil {
-		b.t.Fatalf("waited for %s: %v\nthe page shows:\n%s", what, err, b.shows())
-	}
+	pgtest.Eventually(b.t, time.Minute, what, func() bool {
+		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+		defer cancel()
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
+		return err == nil && is // on the way to another page nothing can be asked
+	})
 }
 
 // open loads a page of the node and waits until its scripts ran.

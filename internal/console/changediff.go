@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -24,6 +25,9 @@ type column struct {
 	Name     string
 	Mark     string // changed, new, old, key, same or not sent
 	Old, New value
+
+	Within []difference // where the values differ, when they have parts
+	More   int          // further places
 }
 
 // value is what a cell shows.
@@ -71,6 +75,8 @@ func diffOf(c *client.Change) rowDiff {
 			w.add(column{Name: f.Name, Mark: "old", Old: w.value(f), New: value{None: true}})
 		}
 	}
+	// What a sync keeps for itself comes last.
+	slices.SortStableFunc(d.Changed, func(a, b column) int { return cmp.Compare(ownColumn(a.Name), ownColumn(b.Name)) })
 	for _, name := range c.Metadata.Unchanged {
 		if !w.seen[name] {
 			w.add(column{Name: name, Mark: "not sent", Old: value{None: true}, New: value{None: true}})
@@ -94,7 +100,12 @@ func (w *diffWriter) column(f member, was json.RawMessage, changed bool) {
 	case slices.Contains(w.meta.Unchanged, f.Name):
 		one.Mark, one.Old, one.New = "not sent", value{None: true}, value{None: true}
 	case changed:
-		one.Mark, one.Old, one.New = "changed", w.value(member{f.Name, was}), w.value(f)
+		one.Mark = "changed"
+		if one.Within, one.More = within(was, f.Value); len(one.Within) > 0 {
+			one.Old, one.New = value{None: true}, value{None: true} // the raw JSON has the rest
+			break
+		}
+		one.Old, one.New = w.value(member{f.Name, was}), w.value(f)
 	case w.action == "delete":
 		one.Mark, one.Old, one.New = "old", w.value(f), value{None: true}
 	case w.action == "update" && w.meta.OldKnown:
@@ -143,4 +154,12 @@ func (w *diffWriter) value(f member) value {
 	w.bytes += most
 	w.diff.Cut = true
 	return value{Text: clip(string(f.Value), most) + "…", Size: byteText(len(f.Value))}
+}
+
+// ownColumn orders the columns of a table's own before those that a sync adds to it.
+func ownColumn(name string) int {
+	if len(name) > 0 && name[0] == '_' {
+		return 1
+	}
+	return 0
 }

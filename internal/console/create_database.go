@@ -97,7 +97,7 @@ func (v *newDatabaseView) preparations() []preparation {
 		{"Logical decoding. It needs a restart of Postgres.", "ALTER SYSTEM SET wal_level = logical;"},
 		{"A limit for what a slot may keep back, so that a node that is away does not fill the disk.", "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';\nSELECT pg_reload_conf();"},
 		{"The publication and the schema for Lockstep's own tables.", "GRANT CREATE ON DATABASE " + quotedName(database) + " TO " + role + ";\nCREATE SCHEMA IF NOT EXISTS lockstep AUTHORIZATION " + role + ";"},
-		{"Its tables: to publish a table takes its owner's rights, to backfill it takes reading it.", "GRANT USAGE ON SCHEMA public TO " + role + ";\nGRANT SELECT ON ALL TABLES IN SCHEMA public TO " + role + ";"},
+		{"Its tables: to publish a table takes its owner's rights, to backfill it takes reading it.", "GRANT USAGE ON SCHEMA public TO " + role + ";\nGRANT SELECT ON ALL TABLES IN SCHEMA public TO " + role + ";\n-- and the rights of whoever owns the tables:\n-- GRANT their_owner TO " + role + ";"},
 	}
 	return list
 }

@@ -1,6 +1,9 @@
 package console
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // kindOption is a kind of consumers as people choose it.
 type kindOption struct {
@@ -208,7 +211,26 @@ func settingsForm(kind string) form {
 	needed, rare := kindFields(kind)
 	f := form{Groups: []group{{Title: "Which changes", Fields: selectionFields()}, {Title: "Delivery", Fields: deliveryFields(kind)}}}
 	if len(needed) > 0 {
+		for i := range needed {
+			needed[i].settled()
+		}
+		for i := range rare {
+			rare[i].settled()
+		}
 		f.Groups = append(f.Groups, group{Title: "Destination", Fields: needed}, group{Title: "More about the destination", Rare: true, Fields: rare})
 	}
 	return f
+}
+
+// settled gives the field of something that is there the words for what pages do not
+// show.
+func (f *field) settled() {
+	switch {
+	case f.Secret():
+		f.Holder = "not shown; enter another to replace it"
+	case strings.HasSuffix(f.Name, ".url"):
+		f.Hint = "What may be secret in it is not shown. To change it, enter the whole."
+	case f.Name == "webhook.headers":
+		f.Hint = "Their values are not shown. To change one, enter them all."
+	}
 }

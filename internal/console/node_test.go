@@ -65,7 +65,7 @@ syncs:
   - name: acme
     provider: stripe
     base_url: %s
-    credential: {kind: stripe_key, properties: {secret: sk_test_1}}
+    credential: {kind: stripe_key, properties: {secret: sk_test_sandbox1}}
     collections: ["stripe:customer", "stripe:product"]
     every: 500ms
 consumers:

@@ -62,10 +62,12 @@ func TestPagesInABrowser(t *testing.T) {
 			p.size(390, 844, "light")
 			p.open(n.url + path)
 			p.picture(name + "-phone")
-			if wide := p.eval("String(document.documentElement.scrollWidth)"); wide != "390" {
-				t.Errorf("%s is %s wide on a phone of 390", path, wide)
+			if p.eval("String(document.documentElement.scrollWidth <= innerWidth)") != "true" {
+				t.Errorf("%s is %s wide on a phone of 390", path, p.eval("String(document.documentElement.scrollWidth)"))
 			}
-			p.silent(path)
+			if name != "problem" { // its status is one, and browsers say so
+				p.silent(path)
+			}
 		})
 	}
 }

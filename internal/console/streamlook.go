@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	lookWindow = 200                     // changes that are read at first; four times as many each further time
-	lookMost   = 20_000                  // changes that a page looks at
-	lookTime   = 1500 * time.Millisecond // for looking
+	lookWindow = 200                    // changes that are read at first; four times as many each further time
+	lookMost   = 20_000                 // changes that a page looks at
+	lookTime   = 700 * time.Millisecond // for looking
 )
 
 // looking reads a part of the stream that is over: the newest changes before a place, or

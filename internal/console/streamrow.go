@@ -1,7 +1,9 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +97,7 @@ func summaryOfRow(c *client.Change) []part {
 		if len(parts) == partsShown {
 			break
 		}
-		if isKey(c.Metadata.RecordPKs, f.Value) || string(f.Value) == "null" {
+		if isKey(c.Metadata.RecordPKs, f.Value) || string(f.Value) == "null" || blank(f.Value) {
 			continue
 		}
 		parts = append(parts, part{Name: f.Name, New: brief(f.Value, partText)})
@@ -105,6 +107,7 @@ func summaryOfRow(c *client.Change) []part {
 
 func summaryOfUpdate(c *client.Change) []part {
 	old, _ := membersOf(c.Changes, 0) // as above
+	slices.SortStableFunc(old, func(a, b member) int { return cmp.Compare(ownColumn(a.Name), ownColumn(b.Name)) })
 	if len(old) == 0 {
 		if c.Metadata.OldKnown {
 			return []part{{New: "nothing changed"}}
@@ -129,14 +132,11 @@ func summaryOfUpdate(c *client.Change) []part {
 
 // isKey says whether a value is that of a key's column, which has its own place.
 func isKey(pks []string, value json.RawMessage) bool {
-	text := strings.Trim(string(value), `"`)
-	for _, pk := range pks {
-		if pk == text {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(pks, strings.Trim(string(value), `"`))
 }
+
+// blank says whether a value is a text of nothing but spaces.
+func blank(value json.RawMessage) bool { return strings.Trim(string(value), `" `) == "" }
 
 func gapReason(raw json.RawMessage) string {
 	var gap struct{ State, Reason string }

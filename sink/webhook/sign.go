@@ -1,17 +1,14 @@
 package webhook
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"log/slog"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // Secret signs requests by Standard Webhooks. To rotate one, put the new one first and
@@ -36,24 +33,9 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 const secretPrefix = "whsec_"
 
-// signer signs by one secret. It may be used concurrently.
 type signer struct {
-	macs  *sync.Pool
-	until time.Time
-}
-
-// sign returns a signature of version 1: over id, time and body, with dots between.
-func (s signer) sign(id string, now time.Time, body []byte) string {
-	mac, _ := s.macs.Get().(hash.Hash)
-	defer s.macs.Put(mac)
-	mac.Reset()
-	var room [128]byte
-	head := append(append(room[:0], id...), '.')
-	head = append(strconv.AppendInt(head, now.Unix(), 10), '.')
-	mac.Write(head)
-	mac.Write(body)
-	var sum [sha256.Size]byte
-	return string(base64.StdEncoding.AppendEncode(append(head[:0], "v1,"...), mac.Sum(sum[:0])))
+	webhook *standardwebhooks.Webhook
+	until   time.Time
 }
 
 func (w *Webhook) configureSecrets() error {
@@ -82,7 +64,8 @@ func (s Secret) signer() (signer, error) {
 	if len(key) < 24 || len(key) > 64 {
 		return signer{}, fmt.Errorf("has %d bytes: 24 to 64 are needed", len(key))
 	}
-	return signer{until: s.Until, macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}, nil
+	signing, err := standardwebhooks.NewWebhookRaw(key)
+	return signer{webhook: signing, until: s.Until}, err
 }
 
 var errNoSecret = errors.New("no secret is valid any more: add one, or take the end off the last")
@@ -98,7 +81,11 @@ func (w *Webhook) signature(id string, now time.Time, body []byte) (string, erro
 		if !s.until.IsZero() && !now.Before(s.until) {
 			continue
 		}
-		list = append(list, s.sign(id, now, body))
+		one, err := s.webhook.Sign(id, now, body)
+		if err != nil {
+			return "", err
+		}
+		list = append(list, one)
 	}
 	if len(list) == 0 {
 		return "", errNoSecret
