@@ -53,7 +53,7 @@ func borders() map[string][]string {
 		"internal/stream":      {"internal/obs"},
 		"internal/api":         {"internal/auth", "internal/deliver", "internal/events", "internal/filter", "internal/history", "internal/obs", "internal/pull", "internal/suggest", "internal/syncs", "internal/tail", "source"},
 		"internal/history":     {},
-		"internal/console":     {"client", "internal/obs"},
+		"internal/console":     {"client", "internal/obs", "internal/pattern"},
 		"internal/demo":        {"client", "internal/pgdb"},
 		"internal/pgdb/pgtest": {"internal/obs", "internal/pgdb"},
 		"engine":               {"internal"},

@@ -43,6 +43,7 @@ func (s *Console) chart(address string, fill func(*visit, *chart) error) {
 			c.w.WriteHeader(statusOf(err)) // the script leaves the chart as it is
 			return
 		}
+		out.begin()
 		c.json(out)
 	}))
 }
@@ -124,4 +125,24 @@ func (ch *chart) add(at []int64, label string, values []*float64) {
 		ch.Series[i].Values = ch.Series[i].Values[:n]
 	}
 	ch.Series = append(ch.Series, series{Label: label, Values: values[:n]})
+}
+
+// leastShown is how many samples a chart shows, even when most of them are missing: five
+// minutes.
+const leastShown = 30
+
+// begin leaves out what was before the first sample, so that a young node's chart is no
+// empty hour.
+func (ch *chart) begin() {
+	first := len(ch.At)
+	for _, s := range ch.Series {
+		if i := slices.IndexFunc(s.Values, func(v *float64) bool { return v != nil }); i >= 0 {
+			first = min(first, i)
+		}
+	}
+	first = max(0, min(first, len(ch.At)-leastShown))
+	ch.At = ch.At[first:]
+	for i := range ch.Series {
+		ch.Series[i].Values = ch.Series[i].Values[first:]
+	}
 }

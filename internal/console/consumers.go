@@ -27,11 +27,11 @@ func (s *Console) consumerPages() {
 	s.action("consumers/{id}/resume", resumeConsumer)
 	s.action("consumers/{id}/test", testConsumer)
 	s.action("consumers/{id}/seek", seekConsumer)
-	s.action("consumers/{id}/delete", deleteConsumer)
 	s.action("consumers/{id}/replay", replayConsumer)
 	s.action("consumers/{id}/backfills/start", startBackfill)
 	s.action("consumers/{id}/backfills/{backfill}/{verb}", steerBackfill)
-	s.mux.HandleFunc("POST "+Prefix+"consumers/{id}/settings", s.signedIn(changeConsumer))
+	s.entry("consumers/{id}/settings", changeConsumer)
+	s.entry("consumers/{id}/delete", deleteConsumer)
 }
 
 // consumersAPage is how many consumers a page of the list shows.
@@ -128,6 +128,9 @@ func consumers(c *visit) (framed, error) {
 		frame: frame{Title: "Consumers", Nav: "consumers", Live: c.r.URL.RequestURI(), Every: "3s"},
 		Asked: askedConsumers(c.r.URL.Query()), Total: len(all),
 	}
+	if v.Total > linesAtOnce {
+		v.Every = "5s"
+	}
 	var found []client.Consumer
 	for _, one := range all {
 		if !slices.Contains(v.Kinds, one.Kind) {
@@ -168,10 +171,16 @@ type consumerRow struct {
 	Line   string // how much waited, as the points of a line; empty: not known
 }
 
+// linesAtOnce is up to how many consumers the page waits for their lines: the history of
+// all of them is read for it.
+const linesAtOnce = 100
+
 // rows makes the rows of a page, with their lines when the node keeps a history.
 func (v *consumersView) rows(c *visit, list []client.Consumer) {
 	past := map[string]client.ConsumerHistory{}
-	if history, err := c.api.History(c.ctx, client.HistoryQuery{Minutes: 10}); err == nil {
+	if v.Total > linesAtOnce && c.r.Header.Get("HX-Target") != "live" {
+		v.Charted = true // the lines come when the page is fetched again
+	} else if history, err := c.api.History(c.ctx, client.HistoryQuery{Minutes: 10}); err == nil {
 		v.Charted = true
 		for _, one := range history.Consumers {
 			past[one.ID] = one

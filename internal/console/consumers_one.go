@@ -159,25 +159,32 @@ func instant(text string) string {
 	return text
 }
 
-func deleteConsumer(c *visit) (string, error) {
+// deleteConsumer deletes a consumer whose name was typed, and leads to the list.
+func deleteConsumer(c *visit) {
 	k, err := c.api.Consumer(c.ctx, c.r.PathValue("id"))
 	if err != nil {
-		return "", err
-	}
-	back := c.r.PostForm
-	back.Set("back", Prefix+"consumers/"+url.PathEscape(k.ID)+"/settings")
-	if typed := strings.TrimSpace(c.r.PostFormValue("name")); typed != k.Name {
-		return "", fmt.Errorf("nothing was deleted: the name that was typed is not %q: %w", k.Name, lockstep.ErrInvalid)
+		c.fail(err)
+		return
 	}
 	api := c.api
 	if k.ManagedBy == "apply" {
 		api = api.With(client.Claim{Override: true})
 	}
-	if err := api.DeleteConsumer(c.ctx, k.ID); err != nil {
-		return "", err
+	if typed := strings.TrimSpace(c.r.PostFormValue("name")); typed != k.Name {
+		err = fmt.Errorf("nothing was deleted: the name that was typed is not %q", k.Name)
+	} else {
+		err = api.DeleteConsumer(c.ctx, k.ID)
 	}
-	back.Set("back", Prefix+"consumers")
-	return "Consumer " + k.Name + " is deleted, with its position and its dead letters.", nil
+	switch {
+	case statusOf(err) == http.StatusUnauthorized:
+		c.fail(err)
+	case err != nil:
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: words(err)})
+		c.go_(Prefix + "consumers/" + url.PathEscape(k.ID) + "/settings")
+	default:
+		c.leave(c.w, c.r, notice{Kind: "done", Text: "Consumer " + k.Name + " is deleted, with its position and its dead letters."})
+		c.go_(Prefix + "consumers")
+	}
 }
 
 // replayMost bounds how many single changes one press of a button replays.
@@ -185,7 +192,7 @@ const replayMost = 100
 
 // replayConsumer delivers changes again: single ones, a range, or what failed since.
 func replayConsumer(c *visit) (string, error) {
-	id, form := c.r.PathValue("id"), c.r.PostForm
+	id, form := c.r.PathValue("id"), c.r.Form
 	if seqs := form["seq"]; len(seqs) > 0 {
 		return replaySeqs(c, id, seqs)
 	}

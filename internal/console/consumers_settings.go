@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"lockstep"
 	"lockstep/client"
 )
 
@@ -151,11 +150,6 @@ func (f field) nothing() any {
 
 // changeConsumer takes the form of the settings.
 func changeConsumer(c *visit) {
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, 4<<20)
-	if err := c.r.ParseForm(); err != nil {
-		c.fail(fmt.Errorf("the form could not be read: %w", lockstep.ErrInvalid))
-		return
-	}
 	frame, err := consumerFrame(c, "settings")
 	if err != nil {
 		c.fail(err)
@@ -164,7 +158,7 @@ func changeConsumer(c *visit) {
 	v := &settingsView{consumerView: frame, Form: settingsForm(frame.Consumer.Kind), Applied: frame.Consumer.ManagedBy == "apply"}
 	now := settingsForm(frame.Consumer.Kind)
 	now.show(frame.Consumer.Raw)
-	v.Form.take(c.r.PostForm, c.sealer)
+	v.Form.take(c.r.Form, c.sealer)
 	change, good := v.Form.difference(now)
 	if good && len(change) == 0 {
 		c.leave(c.w, c.r, notice{Kind: "done", Text: "Nothing was changed: the settings are as they were."})

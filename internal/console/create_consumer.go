@@ -96,12 +96,12 @@ func (v *newConsumerView) database() string {
 // makeConsumer takes the form: it makes the consumer, tries its selection on real
 // changes, or shows the form of another kind.
 func makeConsumer(c *visit) {
-	v, err := consumerEntry(c, c.r.PostForm)
+	v, err := consumerEntry(c, c.r.Form)
 	if err != nil {
 		c.fail(err)
 		return
 	}
-	switch c.r.PostForm.Get("do") {
+	switch c.r.PostFormValue("do") {
 	case "create":
 		made, err := v.create(c)
 		if err != nil {

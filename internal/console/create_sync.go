@@ -128,12 +128,12 @@ func syncEntry(c *visit, values url.Values) (*newSyncView, error) {
 
 // makeSync takes the form.
 func makeSync(c *visit) {
-	v, err := syncEntry(c, c.r.PostForm)
+	v, err := syncEntry(c, c.r.Form)
 	if err != nil {
 		c.fail(err)
 		return
 	}
-	if c.r.PostForm.Get("do") != "create" {
+	if c.r.PostFormValue("do") != "create" {
 		c.show(http.StatusOK, "create-sync", v)
 		return
 	}

@@ -125,8 +125,8 @@ func oneDead(c *visit) (string, error) {
 	return settleDead(c, c.r.PathValue("verb"), []string{strconv.FormatUint(seq, 10)})
 }
 
-func retrySelected(c *visit) (string, error) { return settleDead(c, "retry", c.r.PostForm["seq"]) }
-func dropSelected(c *visit) (string, error)  { return settleDead(c, "drop", c.r.PostForm["seq"]) }
+func retrySelected(c *visit) (string, error) { return settleDead(c, "retry", c.r.Form["seq"]) }
+func dropSelected(c *visit) (string, error)  { return settleDead(c, "drop", c.r.Form["seq"]) }
 
 // deadWork is one call of the API about many letters.
 func deadWork(c *visit, verb string, w client.DeadWork) (client.DeadProgress, error) {
@@ -166,7 +166,7 @@ const everyTime = 10 * time.Second
 // were there when the button was pressed.
 func everyDead(c *visit) (string, error) {
 	began := c.now()
-	w := client.DeadWork{All: true, Reason: c.r.PostForm.Get("reason"), Before: began.UTC().Format(time.RFC3339Nano)}
+	w := client.DeadWork{All: true, Reason: c.r.PostFormValue("reason"), Before: began.UTC().Format(time.RFC3339Nano)}
 	var sum client.DeadProgress
 	for {
 		p, err := deadWork(c, c.r.PathValue("verb"), w)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,8 +108,8 @@ func (f *follower) collect() ([]changeRow, uint64) {
 	f.rows, f.skipped = nil, 0
 	f.mu.Unlock()
 	rows := make([]changeRow, 0, len(pending)+1)
-	for i := len(pending) - 1; i >= 0; i-- {
-		if p := pending[i]; p.row != nil {
+	for _, p := range slices.Backward(pending) {
+		if p.row != nil {
 			rows = append(rows, *p.row)
 		} else {
 			rows = append(rows, rowOf(p.event, f.database))

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -38,6 +37,7 @@ const (
 	partsShown     = 3         // columns that a line tells of
 	partText       = 48        // bytes of a value
 	keyText        = 64        // bytes of a key
+	largestPart    = 32 << 10  // of a larger value its parts are not compared
 	largestSummary = 256 << 10 // of a larger change only its size is told
 )
 
@@ -107,7 +107,10 @@ func summaryOfRow(c *client.Change) []part {
 
 func summaryOfUpdate(c *client.Change) []part {
 	old, _ := membersOf(c.Changes, 0) // as above
-	slices.SortStableFunc(old, func(a, b member) int { return cmp.Compare(ownColumn(a.Name), ownColumn(b.Name)) })
+	theirs := slices.DeleteFunc(slices.Clone(old), func(f member) bool { return ownColumn(f.Name) > 0 })
+	if len(theirs) > 0 {
+		old = theirs // what a sync notes for itself is no news beside them
+	}
 	if len(old) == 0 {
 		if c.Metadata.OldKnown {
 			return []part{{New: "nothing changed"}}
@@ -125,9 +128,20 @@ func summaryOfUpdate(c *client.Change) []part {
 			parts = append(parts, part{New: "and " + count(len(old)-i) + " more"})
 			break
 		}
-		parts = append(parts, part{Name: f.Name, Old: brief(f.Value, partText), New: brief(now[f.Name], partText), Changed: true})
+		parts = append(parts, partOf(f.Name, f.Value, now[f.Name]))
 	}
 	return parts
+}
+
+// partOf tells of a column that changed: of a value with parts, of the first that did.
+func partOf(name string, old, now json.RawMessage) part {
+	if len(old) <= largestPart && len(now) <= largestPart {
+		if places, _ := within(old, now); len(places) > 0 {
+			d := places[0]
+			return part{Name: strings.Replace(name+"."+d.Name, ".[", "[", 1), Old: brief(json.RawMessage(d.Old), partText), New: brief(json.RawMessage(d.New), partText), Changed: true}
+		}
+	}
+	return part{Name: name, Old: brief(old, partText), New: brief(now, partText), Changed: true}
 }
 
 // isKey says whether a value is that of a key's column, which has its own place.

@@ -202,7 +202,6 @@ func deleteSync(c *visit) (string, error) {
 	if err := c.api.DeleteSync(c.ctx, c.r.PathValue("id")); err != nil {
 		return "", err
 	}
-	c.r.PostForm.Set("back", Prefix+"syncs")
 	return "The sync is deleted. Its tables stay.", nil
 }
 

@@ -114,3 +114,14 @@ func (s *Stream) SetRange(first, last uint64) {
 	s.first.Set(float64(first))
 	s.last.Set(float64(last))
 }
+
+// ForgetDatabase removes the series of a database that was deleted. Its capture and its
+// log must not report any more: they have nothing to report to.
+func (m *Metrics) ForgetDatabase(database string) {
+	for _, v := range []*prometheus.CounterVec{m.captured, m.capturedTx, m.capturedBytes, m.reconnects, m.appended, m.appendedBytes, m.batches} {
+		v.DeleteLabelValues(database)
+	}
+	for _, v := range []*prometheus.GaugeVec{m.connected, m.lagBytes, m.lagSeconds, m.slotRetained, m.firstSeq, m.lastSeq} {
+		v.DeleteLabelValues(database)
+	}
+}

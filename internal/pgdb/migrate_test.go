@@ -211,7 +211,7 @@ func TestMigrateFromTheFirstVersion(t *testing.T) {
 	database := pgtest.Database(t)
 	migrate(t, database)
 	pgtest.Exec(t, database,
-		"DROP TABLE lockstep.backfill_table, lockstep.backfill, lockstep.sync, lockstep.sync_state, lockstep.sync_column, lockstep.sync_log, lockstep.tombstone, lockstep.sync_parked", "DELETE FROM lockstep.schema_version WHERE version_id > 1",
+		"DROP TABLE lockstep.backfill_table, lockstep.backfill, lockstep.sync, lockstep.sync_state, lockstep.sync_column, lockstep.sync_log, lockstep.tombstone, lockstep.sync_parked, lockstep.database_definition", "DELETE FROM lockstep.schema_version WHERE version_id > 1",
 		"INSERT INTO lockstep.consumer (id, name, kind, database, definition) VALUES (gen_random_uuid(), 'orders', 'http', 'app', '{}')")
 	migrate(t, database)
 	got := pgtest.Query(t, database, "SELECT name, (SELECT count(*) FROM lockstep.backfill), (SELECT count(*) FROM lockstep.backfill_table) FROM lockstep.consumer")

@@ -155,7 +155,11 @@ func TestADestinationThatFailsForEverythingCostsNoAttempts(t *testing.T) {
 	for _, keys := range []int{8, 100} { // few keys are tried again and again
 		r := newRig(t)
 		r.fill(1000, keys)
-		c := r.consumer(func(d *deliver.Definition) { d.MaxAttempts = 2 })
+		c := r.consumer(func(d *deliver.Definition) {
+			d.MaxAttempts = 2
+			// Every key has its first attempt before any has its second.
+			d.Backoff = deliver.Backoff{First: 300 * time.Millisecond, Max: 300 * time.Millisecond}
+		})
 		to := newReceiver()
 		var writes atomic.Int32
 		to.decide(func(context.Context, []sink.Message) (int, error) {

@@ -68,7 +68,7 @@ func (s *Set) pausing(ctx context.Context, ref string, change func(*Definition))
 	}
 	d := r.definition()
 	change(&d)
-	st := s.stores[d.Database]
+	st := s.store(d.Database)
 	if err := st.await(ctx, d.Name); err != nil {
 		return View{}, err
 	}
@@ -116,7 +116,7 @@ func (s *Set) Verify(ctx context.Context, ref string, o VerifyOptions) (verify.R
 		return verify.Result{}, fmt.Errorf("sync %q: %w", d.Name, err)
 	}
 	return verify.Run(ctx, verify.Config{
-		Source: open.connection.Second, Mirror: open.mirror, Pool: s.stores[d.Database].target.Pool, Collections: collections,
+		Source: open.connection.Second, Mirror: open.mirror, Pool: s.store(d.Database).target.Pool, Collections: collections,
 		Provider: open.account.Prefix(), Logger: s.config.Logger,
 	}, verify.Options{Repair: o.Repair})
 }
@@ -150,7 +150,7 @@ func (s *Set) Log(ctx context.Context, ref string, before int64, limit int) ([]E
 	if err != nil {
 		return nil, err
 	}
-	st := s.stores[r.definition().Database]
+	st := s.store(r.definition().Database)
 	if err := st.await(ctx, r.definition().Name); err != nil {
 		return nil, err
 	}

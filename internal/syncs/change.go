@@ -39,13 +39,13 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 		return View{}, err
 	}
 	// Whose names and schemas are taken is known when they have been loaded.
-	if err := s.stores[d.Database].await(ctx, d.Name); err != nil {
+	st := s.store(d.Database)
+	if err := st.await(ctx, d.Name); err != nil {
 		return View{}, err
 	}
 	if err := s.mayStore(d); err != nil {
 		return View{}, err
 	}
-	st := s.stores[d.Database]
 	if d.UpdatedAt, err = st.put(ctx, d, account.Prefix()); err != nil {
 		return View{}, err
 	}
@@ -113,7 +113,7 @@ func (s *Set) problems(d Definition, account Account) []Problem {
 	if !namePattern.MatchString(d.Name) || uuid.Validate(d.Name) == nil {
 		add("name", "%q cannot be a name: use 1 to 63 of A-Z a-z 0-9 _ . - and not the form of a uuid", d.Name)
 	}
-	if _, ok := s.stores[d.Database]; !ok {
+	if s.store(d.Database) == nil {
 		add("database", "there is no database %q: say which of %s", d.Database, s.databases())
 	}
 	if (d.Schema != "" || account != nil) && reserved(d.Schema) {
@@ -136,14 +136,6 @@ func reserved(schema string) bool {
 	return schema == "" || len(schema) > 63 || strings.ContainsRune(schema, 0) || strings.HasPrefix(schema, "pg_") || schema == "information_schema" || schema == "lockstep"
 }
 
-func (s *Set) databases() string {
-	names := make([]string, len(s.config.Targets))
-	for i, t := range s.config.Targets {
-		names[i] = t.Name
-	}
-	return strings.Join(names, ", ")
-}
-
 // Update changes a sync: it ends, and goes on under its new definition from where it
 // was. Where a mirror lies cannot be changed; that apply manages it from now on can.
 func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) error) (View, error) {
@@ -153,7 +145,7 @@ func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) e
 	if err != nil {
 		return View{}, err
 	}
-	st := s.stores[r.definition().Database]
+	st := s.store(r.definition().Database)
 	// What is changed, and whose names and schemas are taken, is known when they have
 	// been loaded; and another node may have changed it since.
 	if err := st.await(ctx, r.definition().Name); err != nil {
@@ -203,7 +195,7 @@ func (s *Set) Delete(ctx context.Context, ref string) error {
 		return err
 	}
 	d := r.definition()
-	st := s.stores[d.Database]
+	st := s.store(d.Database)
 	if err := st.await(ctx, d.Name); err != nil {
 		return err
 	}

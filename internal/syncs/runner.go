@@ -342,7 +342,7 @@ func (r *runner) current(st *store, d Definition) func(context.Context) (bool, e
 }
 
 func (r *runner) prepare(ctx context.Context) (*opened, error) {
-	st := r.set.stores[r.definition().Database]
+	st := r.set.store(r.definition().Database)
 	d, err := r.settle(ctx, st)
 	if err != nil {
 		return nil, err

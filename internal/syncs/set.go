@@ -91,11 +91,11 @@ type Sealer interface {
 // Set is the syncs of a node. All methods may be called concurrently.
 type Set struct {
 	config Config
-	stores map[string]*store // by database
 
 	change sync.Mutex // one change of the set at a time, so that what is stored and what runs agree
 
 	mu      sync.Mutex
+	stores  map[string]*store  // by database
 	runners map[string]*runner // by id
 	ctx     context.Context    //nolint:containedctx // of Work, for syncs that are made meanwhile; nil: it does not run
 	work    sync.WaitGroup
@@ -128,13 +128,11 @@ const (
 func (s *Set) Work(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
-	s.mu.Unlock()
-	var opening sync.WaitGroup
 	for _, st := range s.stores {
-		opening.Go(func() { s.openStore(ctx, st) })
+		s.attend(st) //nolint:contextcheck // it is ctx
 	}
+	s.mu.Unlock()
 	<-ctx.Done()
-	opening.Wait()
 	s.mu.Lock()
 	s.ctx = nil
 	s.mu.Unlock()

@@ -20,6 +20,10 @@ type store struct {
 	target Target
 	sealer Sealer
 	ready  chan struct{} // closed when what is stored has been loaded
+
+	// Guarded by the set's mu; nil: nobody attends to it.
+	stop context.CancelFunc
+	done chan struct{} // closed when nobody does any more
 }
 
 // stored is a definition as it was found.

@@ -32,8 +32,8 @@ func (s *Set) watch(ctx context.Context, st *store) {
 
 // Tables returns which tables of a database are mirrors, of syncs of any node.
 func (s *Set) Tables(ctx context.Context, database string) ([]Table, error) {
-	st, ok := s.stores[database]
-	if !ok {
+	st := s.store(database)
+	if st == nil {
 		return nil, nil
 	}
 	return st.tables(ctx)

@@ -26,7 +26,7 @@
 //     at the next start with a Seen that remembers, and told in the log as a gap: see
 //     below. A false gap is possible, a missed one is not, but for what is listed there.
 //  8. Nobody's table is altered, and nothing is dropped but memberships in
-//     publications.
+//     publications; [Remove] also drops what was made here.
 //
 // # What travels when a table joins
 //
