@@ -9,9 +9,10 @@ ARGS     ?=
 
 # In recipes, so that only the targets that need Postgres look for it.
 WITH_POSTGRES = bin=$$(scripts/postgres.sh) && LOCKSTEP_PG_BIN="$$bin"
+WITH_CHROMIUM = chromium=$$(scripts/chromium.sh) && LOCKSTEP_CHROMIUM="$$chromium"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage outage fuzz bench clean
+.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage outage assets screenshots fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +24,7 @@ demo: build ## private Postgres, stream, pgbench, workers, one live line (ARGS="
 	@$(WITH_POSTGRES) bin/lockstep demo $(ARGS)
 
 test: ## run all tests, against a real Postgres
-	@$(WITH_POSTGRES) go test $(TESTFLAGS) ./...
+	@$(WITH_CHROMIUM) && export LOCKSTEP_CHROMIUM && $(WITH_POSTGRES) go test $(TESTFLAGS) ./...
 
 matrix: ## the suites of capture, engine and torture on Postgres 14 to 18 (VERSIONS="14 18" ARGS="./internal/capture/...")
 	@ARGS="$(ARGS)" scripts/matrix.sh $(VERSIONS)
@@ -59,6 +60,13 @@ outage: build ## let a webhook endpoint be away under load and kill the node twi
 
 damage: build ## damage a node's files 100 times (LOCKSTEP_CHAOS_FLIPS), 5 minutes
 	@$(WITH_POSTGRES) LOCKSTEP_CHAOS_FLIPS=$${LOCKSTEP_CHAOS_FLIPS:-100} $(CHAOS) -run 'TestDamage$$' $(ARGS)
+
+assets: ## copy what the console's pages load from the packages of its lockfile (ARGS=--check only compares), needs npm
+	@scripts/assets.sh $(ARGS)
+
+screenshots: ## make the pictures of docs/console, some minutes
+	@mkdir -p docs/console && $(WITH_CHROMIUM) && export LOCKSTEP_CHROMIUM && $(WITH_POSTGRES) \
+	LOCKSTEP_SCREENSHOTS="$(CURDIR)/docs/console" go test -count 1 -run 'TestPagesInABrowser$$' ./internal/console
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(WITH_POSTGRES) && export LOCKSTEP_PG_BIN && \

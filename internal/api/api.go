@@ -41,8 +41,11 @@ import (
 type Config struct {
 	Tokens    *auth.Tokens
 	Consumers Consumers
-	// Databases returns what is captured, in the order of the configuration.
+	// Databases returns what is captured: the configuration's in its order, then those
+	// made by API.
 	Databases func() []Database
+	// Managed makes and deletes databases; nil: calls that need it answer 503.
+	Managed ManagedDatabases
 	// Health tells how the parts of the node are. /readyz is 200 when all are ready.
 	Health func(ctx context.Context) []Part
 	// Tables makes patterns into a test of tables, for streams of events. It is asked
@@ -97,6 +100,7 @@ type API struct {
 	tokens    *auth.Tokens
 	consumers Consumers
 	databases func() []Database
+	managed   ManagedDatabases
 	health    func(ctx context.Context) []Part
 	tables    func(patterns []string) (func(t *lockstep.Table) bool, error)
 	backfills Backfills
@@ -140,7 +144,7 @@ func New(c Config) (*API, error) {
 		return nil, fmt.Errorf("make the HTTP API: tokens, consumers and databases are needed: %w", lockstep.ErrInvalid)
 	}
 	a := &API{
-		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, health: c.Health, tables: c.Tables,
+		tokens: c.Tokens, consumers: c.Consumers, databases: c.Databases, managed: c.Managed, health: c.Health, tables: c.Tables,
 		backfills: c.Backfills, realtime: c.Realtime, console: c.Console, events: c.Events, origins: c.Origins, tableWait: or(c.TableWait, tableWait), writeWait: or(c.WriteWait, sseWriteLimit), syncs: c.Syncs, kinds: c.Kinds, sending: c.Sending, providers: c.Providers, mirrored: c.Mirrored, audit: c.Audit, audited: c.Audited, history: c.History, doctor: c.Doctor, metrics: c.Metrics, gatherer: c.Gatherer, log: c.Logger, version: c.Version, started: c.Started,
 		maxBody: c.MaxBody, heartbeat: or(c.Heartbeat, 15*time.Second),
 		crossOrigin: http.NewCrossOriginProtection(), mux: http.NewServeMux(), drain: newDrain(), tails: tail.New(tail.Limits{}),
@@ -168,6 +172,7 @@ func New(c Config) (*API, error) {
 	a.trialRoutes()
 	a.eventRoutes()
 	a.statusRoutes()
+	a.databaseRoutes()
 	a.capturedRoutes()
 	a.auditRoutes()
 	a.historyRoutes()

@@ -194,11 +194,11 @@ func (a *API) define(ctx context.Context, body definer, claim Claim) (Consumer, 
 	return c, a.wanted(ctx, deliver.Definition{}, made, func(ctx context.Context) error { return a.consumers.Delete(ctx, made.ID) })
 }
 
-// databaseFor returns the database that a definition names. The only one need not
-// be named.
+// databaseFor returns the database that a definition names. The only one of the
+// configuration need not be named, whatever others were made by API.
 func (a *API) databaseFor(d *deliver.Definition) (Database, error) {
 	all := a.databases()
-	if d.Database == "" && len(all) == 1 {
+	if d.Database == "" && len(all) > 0 && (len(all) == 1 || all[1].ManagedBy == keptByAPI) {
 		d.Database = all[0].Name
 	}
 	var names []string

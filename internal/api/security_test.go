@@ -15,6 +15,7 @@ import (
 func matrix() map[string]string {
 	m := map[string]string{
 		"GET /v1/databases": "read", "GET /v1/databases/{name}": "read", "GET /v1/status": "read", "GET /v1/databases/{name}/tables": "read",
+		"POST /v1/databases": "admin", "PATCH /v1/databases/{name}": "admin", "DELETE /v1/databases/{name}": "admin",
 		"GET /v1/databases/{name}/changes": "read", "GET /v1/databases/{name}/changes/{seq}": "read",
 		"GET /v1/backfills": "read", "GET /v1/backfills/{id}": "read", "PATCH /v1/backfills/{id}": "write", "POST /v1/databases/{name}/gaps/backfill": "write",
 		"GET /v1/audit": "admin", "GET /v1/doctor": "admin", "POST /v1/doctor": "admin", "POST /v1/doctor/fix": "admin", "GET /v1/history": "read", "GET /v1/tokens": "admin", "POST /v1/tokens": "admin", "DELETE /v1/tokens/{id}": "admin",

@@ -19,11 +19,14 @@ type Database struct {
 	Status func() DatabaseStatus
 	// Captured tells of its tables; nil: none are captured.
 	Captured Captured
+	// ManagedBy is api for one that was made by API; empty: the configuration's.
+	ManagedBy string
 }
 
 // DatabaseStatus is how the capture of a database stands.
 type DatabaseStatus struct {
 	Name         string        `json:"name"`
+	ManagedBy    string        `json:"managed_by" enum:"file,api" doc:"file: it is changed in the configuration only"`
 	Capture      string        `json:"capture" example:"wal"`
 	Status       string        `json:"status" enum:"ok,warn,error" doc:"ok: connected and moving"`
 	Reason       string        `json:"reason,omitempty" doc:"Why the status is not ok, and what to do"`
@@ -35,6 +38,9 @@ type DatabaseStatus struct {
 	LastSeq      uint64        `json:"last_seq" doc:"The newest change; 0: none yet"`
 	LastCommit   *time.Time    `json:"last_commit_at,omitempty"`
 	Slot         *SlotStatus   `json:"slot,omitempty"`
+	Publication  string        `json:"publication,omitempty"`
+	Patterns     []string      `json:"patterns" doc:"Which tables are captured; empty: everything but system schemas"`
+	Connection   *Connection   `json:"connection,omitempty" doc:"Left out for a private Postgres"`
 	Tables       []TableStatus `json:"tables,omitempty" doc:"Tables that are not captured in full, with the reason, and those of which there is something unusual to know, with the note"`
 	Gaps         []GapStatus   `json:"gaps" doc:"Open gaps: places where changes may be missing and that were not repaired yet"`
 	Warnings     []string      `json:"warnings" doc:"What will go wrong unless somebody acts, and what to do"`
@@ -163,7 +169,10 @@ func (db Database) view() DatabaseStatus {
 	if db.Status != nil {
 		s = db.Status()
 	}
-	s.Name, s.Reason = db.Name, obs.Scrub(s.Reason)
+	s.Name, s.Reason, s.ManagedBy, s.Patterns = db.Name, obs.Scrub(s.Reason), keptByFile, append([]string{}, s.Patterns...)
+	if db.ManagedBy != "" {
+		s.ManagedBy = db.ManagedBy
+	}
 	if db.Log != nil {
 		s.FirstSeq, s.LastSeq = db.Log.First(), db.Log.Last().Seq
 	}

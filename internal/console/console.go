@@ -48,6 +48,7 @@ type Console struct {
 	now     func() time.Time
 	log     *slog.Logger
 	http    *http.Client
+	door    door
 	pages   map[string]*template.Template
 	version string // of the assets, so that a new binary's are loaded
 }

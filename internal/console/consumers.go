@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"lockstep/client"
@@ -226,6 +227,7 @@ type consumerView struct {
 	Sends    bool   // changes are sent to it
 	State    string
 	Rate     rate
+	Reason   string // why the state is so, as a sentence; empty: nothing is wrong
 	Remedy   string // what to do about the reason; empty: the reason says it, or all is well
 }
 
@@ -253,7 +255,7 @@ func consumerFrame(c *visit, tab string) (consumerView, error) {
 	for i := 1; i < len(v.Tabs); i++ {
 		v.Tabs[i].Address = v.At + "/" + v.Tabs[i].Name
 	}
-	v.Remedy = v.remedy()
+	v.Reason, v.Remedy = sentence(k.Health.Reason), v.remedy()
 	v.Rate = rateOf(k.Stats)
 	return v, nil
 }
@@ -295,6 +297,19 @@ func selected(c client.Consumer) string {
 		return short(strings.Join(list[:3], ", "), 80) + fmt.Sprintf(" and %d more", len(list)-3)
 	}
 	return short(strings.Join(list, ", "), 90)
+}
+
+// sentence writes a reason with a capital and a full stop.
+func sentence(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	if text == "" {
+		return ""
+	}
+	text = string(unicode.ToUpper(first)) + text[size:]
+	if strings.HasSuffix(text, ".") {
+		return text
+	}
+	return text + "."
 }
 
 // short cuts a text for where there is little room.

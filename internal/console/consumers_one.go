@@ -27,14 +27,15 @@ type messagesView struct {
 
 // message is a change as a page shows it.
 type message struct {
-	Seq     uint64
-	Action  string
-	Table   string
-	Key     string
-	At      time.Time
-	Record  json.RawMessage
-	Changes json.RawMessage // the old values of what changed
-	Meta    json.RawMessage
+	Seq      uint64
+	Database string
+	Action   string
+	Table    string
+	Key      string
+	At       time.Time
+	Record   json.RawMessage
+	Changes  json.RawMessage // the old values of what changed
+	Meta     json.RawMessage
 }
 
 // stuckKey is a row whose later changes wait.
@@ -99,7 +100,7 @@ func (v *messagesView) peek(c *visit) {
 func messageOf(one *client.Change) message {
 	m := &one.Metadata
 	return message{
-		Seq: m.Seq, Action: one.Action, Table: tableOf(m), Key: short(strings.Join(m.RecordPKs, ", "), 60), At: m.CommitTime(),
+		Seq: m.Seq, Database: m.Database, Action: one.Action, Table: tableOf(m), Key: short(strings.Join(m.RecordPKs, ", "), 60), At: m.CommitTime(),
 		Record: one.Record, Changes: one.Changes, Meta: m.Raw,
 	}
 }

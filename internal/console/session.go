@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,6 +83,11 @@ func (s *Console) askForToken(w http.ResponseWriter, r *http.Request, status int
 
 // signIn takes a token and, when the API takes it too, begins a session.
 func (s *Console) signIn(w http.ResponseWriter, r *http.Request) {
+	if wait := s.door.wait(host(r), s.now()); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())+1))
+		s.askForToken(w, r, http.StatusTooManyRequests, "Too many wrong tokens came from your address. Wait a minute.")
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	token := strings.TrimSpace(r.PostFormValue("token"))
 	switch {
@@ -99,6 +105,7 @@ func (s *Console) signIn(w http.ResponseWriter, r *http.Request) {
 	switch statusOf(err) {
 	case http.StatusOK:
 	case http.StatusUnauthorized:
+		s.door.wrong(host(r), s.now())
 		s.askForToken(w, r, http.StatusUnauthorized, "This node does not know the token, or it has been revoked or has run out.")
 		return
 	case http.StatusForbidden:
