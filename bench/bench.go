@@ -13,6 +13,8 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"lockstep"
@@ -27,6 +29,8 @@ type Options struct {
 	Rounds      int  // runs of each side; 5 (2)
 	Backlog     int  // changes of a backlog; 1,000,000 (40,000); rounded up likewise
 	Transaction int  // rows of the large transaction; 5,000,000 (100,000)
+	// Parts are what of Send is measured; none: all of [SendParts].
+	Parts []string
 
 	PGBin   string // where Postgres' programs are; default: found on the machine
 	Version string // of lockstep, for the report
@@ -46,6 +50,11 @@ func (o Options) filled() (Options, error) {
 	fill(&o.Transaction, o.pick(5_000_000, 100_000))
 	if o.Rows < 1 || o.Rounds < 1 || o.Backlog < 1 || o.Transaction < 1 {
 		return o, fmt.Errorf("rows, rounds, backlog and transaction must be at least 1: %w", lockstep.ErrInvalid)
+	}
+	for _, part := range o.Parts {
+		if !slices.Contains(SendParts(), part) {
+			return o, fmt.Errorf("there is no part %q: use %s: %w", part, strings.Join(SendParts(), ", "), lockstep.ErrInvalid)
+		}
 	}
 	// Shares of it are still whole transactions of 100.
 	o.Rows, o.Backlog = roundUp(o.Rows, 2000), roundUp(o.Backlog, 2000)

@@ -42,26 +42,29 @@ func newNATSBroker(l *lab) (*natsBroker, error) {
 	}
 	b.server.Start()
 	if !b.server.ReadyForConnections(time.Minute) {
-		b.close()
+		_ = b.close() // it cannot fail
 		return nil, errors.New("the NATS server did not start")
 	}
 	if b.conn, err = nats.Connect(b.server.ClientURL()); err == nil {
 		b.js, err = jetstream.New(b.conn, jetstream.WithPublishAsyncMaxPending(natsWindow))
 	}
 	if err != nil {
-		b.close()
+		_ = b.close() // it cannot fail
 		return nil, err
 	}
 	return b, nil
 }
 
-func (b *natsBroker) close() {
+func (b *natsBroker) close() error {
 	if b.conn != nil {
 		b.conn.Close()
 	}
 	b.server.Shutdown()
 	b.server.WaitForShutdown()
+	return nil
 }
+
+func (b *natsBroker) cpu(context.Context) (time.Duration, error) { return 0, nil }
 
 func (b *natsBroker) empty(ctx context.Context) (map[string]any, error) {
 	if err := b.keep(ctx); err != nil {
@@ -142,7 +145,12 @@ func newKafkaBroker(l *lab) (*kafkaBroker, error) {
 	return &kafkaBroker{lab: l, cluster: cluster}, err
 }
 
-func (b *kafkaBroker) close() { b.cluster.Close() }
+func (b *kafkaBroker) close() error {
+	b.cluster.Close()
+	return nil
+}
+
+func (b *kafkaBroker) cpu(context.Context) (time.Duration, error) { return 0, nil }
 
 func (b *kafkaBroker) topic() string { return fmt.Sprintf("bench-%d", b.made) }
 

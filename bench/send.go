@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,7 @@ func Send(ctx context.Context, o Options) (Report, error) {
 				fmt.Sprintf("webhooks: %d changes of about 200 B (%d with batches of 1) from a filled stream, signed, over %d connections; acks on the disk; %d rounds",
 					o.Rows, min(o.Rows, smallBatches), connections, o.Rounds),
 				"bare client: net/http, as many connections, the bodies that the webhooks had, unsigned, to the same receiver, which finds each seq in either; both clocks include connecting",
-				fmt.Sprintf("sinks: %d changes; Postgres is the lab's own (another database, %d connections, commits of %d rows); NATS and Kafka are nats-server (on the disk, without fsync for each message) and kfake (in memory) in the process that measures", o.Rows, sinkConnections, sinkRows),
+				fmt.Sprintf("sinks: %d changes; Postgres is the lab's own (another database, %d connections, commits of %d rows); NATS and Kafka are nats-server (on the disk, without fsync for each message) and kfake (in memory) in the process that measures; redis-server is a process of its own, in memory", o.Rows, sinkConnections, sinkRows),
 				fmt.Sprintf("streams: %d changes/s in transactions of %d, each change for one client by its filter; from the commit that Postgres stamps to the client that has read it", streamPace().transactions*streamPace().rows, streamPace().rows),
 				fmt.Sprintf("beside a failing destination: %d transactions/s of one row, from commit to the receiver of another webhook; the failing consumer begins at the beginning", besidePace().transactions),
 			}
@@ -38,8 +39,14 @@ func Send(ctx context.Context, o Options) (Report, error) {
 }
 
 func sendAll(ctx context.Context, o Options) (figures []Figure, err error) {
-	for _, part := range []func(context.Context, *lab) ([]Figure, error){fromBacklog, streams, besideFailing} {
-		more, err := o.inLab(ctx, part)
+	for _, part := range []struct {
+		of      []string
+		measure func(context.Context, *lab) ([]Figure, error)
+	}{{backlogParts(), fromBacklog}, {[]string{partStreams}, streams}, {[]string{partFailing}, besideFailing}} {
+		if !slices.ContainsFunc(part.of, o.wanted) {
+			continue
+		}
+		more, err := o.inLab(ctx, part.measure)
 		if err != nil {
 			return nil, err
 		}
@@ -47,6 +54,27 @@ func sendAll(ctx context.Context, o Options) (figures []Figure, err error) {
 	}
 	return figures, nil
 }
+
+// The parts of Send.
+const (
+	partWebhook  = "webhook"
+	partPostgres = "postgres"
+	partNATS     = "nats"
+	partKafka    = "kafka"
+	partRedis    = "redis"
+	partStreams  = "streams"
+	partFailing  = "failing"
+)
+
+// backlogParts are those that send a filled stream.
+func backlogParts() []string {
+	return []string{partWebhook, partPostgres, partNATS, partKafka, partRedis}
+}
+
+// SendParts returns the parts of Send, in the order in which they are measured.
+func SendParts() []string { return append(backlogParts(), partStreams, partFailing) }
+
+func (o Options) wanted(part string) bool { return len(o.Parts) == 0 || slices.Contains(o.Parts, part) }
 
 // connections is what an endpoint is given, by webhooks and by the bare client.
 const connections = 16
@@ -105,6 +133,9 @@ func fromBacklog(ctx context.Context, l *lab) ([]Figure, error) {
 		}
 		var figures []Figure
 		for _, size := range []int{1, 100} {
+			if !s.wanted(partWebhook) {
+				break
+			}
 			more, err := s.webhooksOf(ctx, size)
 			if err != nil {
 				return nil, err

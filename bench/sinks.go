@@ -23,110 +23,179 @@ type destination interface {
 	bare(ctx context.Context) error
 	// count returns how many changes it has.
 	count(ctx context.Context) (int, error)
+	// cpu is the CPU time of its server so far; 0: it is in this process.
+	cpu(ctx context.Context) (time.Duration, error)
+	close() error
+}
+
+// rival is a kind of sink, and the library that it is compared with.
+type rival struct {
+	part, of, peer string
+	aim            float64 // 0: none
+	open           func(ctx context.Context, l *lab) (destination, error)
+}
+
+func rivals() []rival {
+	return []rival{
+		{partPostgres, "sink postgres", "pgx", .8, func(_ context.Context, l *lab) (destination, error) { return &rowsInto{lab: l}, nil }},
+		{partNATS, "sink nats", "nats.go", .8, func(_ context.Context, l *lab) (destination, error) { return newNATSBroker(l) }},
+		{partKafka, "sink kafka", "franz-go", .8, func(_ context.Context, l *lab) (destination, error) { return newKafkaBroker(l) }},
+		{partRedis, "sink redis, guard none", "go-redis", .8, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "none") }},
+		// The library alone writes no seqs and compares none: what that costs.
+		{partRedis, "sink redis", "go-redis", 0, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "seq") }},
+	}
 }
 
 // sinks measures each kind of sink that has a library to be compared with.
 func (s *sender) sinks(ctx context.Context) (figures []Figure, err error) {
-	rows := &rowsInto{lab: s.lab}
-	defer rows.close()
-	streams, err := newNATSBroker(s.lab)
-	if err != nil {
-		return nil, err
-	}
-	defer streams.close()
-	topics, err := newKafkaBroker(s.lab)
-	if err != nil {
-		return nil, err
-	}
-	defer topics.close()
-	for _, k := range []struct {
-		kind, peer string
-		to         destination
-	}{{"postgres", "pgx", rows}, {"nats", "nats.go", streams}, {"kafka", "franz-go", topics}} {
-		more, err := s.sink(ctx, k.kind, k.peer, k.to)
+	for _, r := range rivals() {
+		if !s.wanted(r.part) {
+			continue
+		}
+		more, err := s.rivalry(ctx, r)
+		if errors.Is(err, errNoServer) {
+			s.say("send: %s is left out: %v", r.of, err)
+			continue
+		}
 		if err != nil {
-			return nil, fmt.Errorf("sink %s: %w", k.kind, err)
+			return nil, fmt.Errorf("%s: %w", r.of, err)
 		}
 		figures = append(figures, more...)
 	}
 	return figures, nil
 }
 
-func (s *sender) sink(ctx context.Context, kind, peer string, to destination) ([]Figure, error) {
-	s.say("send: %s, a run that warms up and is not counted", kind)
-	if _, _, err := s.sunk(ctx, kind, kind+"-warm", to); err != nil {
+// errNoServer says that the machine has no such server.
+var errNoServer = errors.New("there is none on this machine")
+
+// rivalry opens the destination of a rival, measures and closes it.
+func (s *sender) rivalry(ctx context.Context, r rival) (figures []Figure, err error) {
+	to, err := r.open(ctx, s.lab)
+	if err != nil {
 		return nil, err
 	}
-	alone := func() (float64, error) {
-		if _, err := to.empty(ctx); err != nil {
-			return 0, err
-		}
-		start := time.Now()
-		err := to.bare(ctx)
-		took := time.Since(start).Seconds()
-		return took, errors.Join(err, s.complete(ctx, to))
+	defer func() { err = errors.Join(err, to.close()) }()
+	return s.sink(ctx, r, to)
+}
+
+// spent is the time that a run took, and the CPU time.
+type spent struct {
+	took float64 // seconds
+	node time.Duration
+	rest time.Duration // of this process and of the destination's server
+}
+
+// sum is the CPU time of everything.
+func (p spent) sum() time.Duration { return p.node + p.rest }
+
+func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, error) {
+	s.say("send: %s, a run that warms up and is not counted", r.of)
+	name := strings.NewReplacer(" ", "-", ",", "").Replace(r.of)
+	if _, err := s.sunk(ctx, r.part, name+"-warm", to); err != nil {
+		return nil, err
 	}
-	var bare, ours, ratio, floor, cpu []float64
+	var bare, ours, ratio, floor, node, all, alone, share []float64
 	for round := range s.Rounds {
-		s.say("send: %s, round %d", kind, round+1)
-		a, err := alone()
+		s.say("send: %s, round %d", r.of, round+1)
+		a, err := s.alone(ctx, to)
 		if err != nil {
 			return nil, err
 		}
-		b, used, err := s.sunk(ctx, kind, fmt.Sprintf("%s-%d", kind, round), to)
+		b, err := s.sunk(ctx, r.part, fmt.Sprintf("%s-%d", name, round), to)
 		if err != nil {
 			return nil, err
 		}
-		a2, err := alone()
+		a2, err := s.alone(ctx, to)
 		if err != nil {
 			return nil, err
 		}
 		n := float64(s.Rows)
-		bare, ours, cpu = append(bare, n/a, n/a2), append(ours, n/b), append(cpu, float64(used.Microseconds())/n)
-		ratio, floor = append(ratio, (a+a2)/2/b), append(floor, a2/a)
+		each := func(cpu time.Duration) float64 { return float64(cpu.Microseconds()) / n }
+		bare, ours = append(bare, n/a.took, n/a2.took), append(ours, n/b.took)
+		ratio, floor = append(ratio, (a.took+a2.took)/2/b.took), append(floor, a2.took/a.took)
+		node, all = append(node, each(b.node)), append(all, each(b.sum()))
+		alone = append(alone, each(a.sum()), each(a2.sum()))
+		share = append(share, float64(a.sum()+a2.sum())/2/float64(b.sum()))
 	}
-	of := "sink " + kind
+	rate := figure(r.of, "lockstep by "+r.peer, "", ratio).beside(floor)
+	if r.aim > 0 {
+		rate = rate.atLeast(r.aim, fmt.Sprintf("at least %.2f", r.aim))
+	}
 	return []Figure{
-		figure(of, peer, "changes/s", bare), figure(of, "lockstep", "changes/s", ours),
-		figure(of, "lockstep by "+peer, "", ratio).beside(floor).atLeast(.8, "at least 0.80"),
-		figure(of, "node, CPU", "µs/change", cpu),
+		figure(r.of, r.peer, "changes/s", bare), figure(r.of, "lockstep", "changes/s", ours), rate,
+		figure(r.of, "node, CPU", "µs/change", node), figure(r.of, "node and destination, CPU", "µs/change", all),
+		figure(r.of, r.peer+" and destination, CPU", "µs/change", alone), figure(r.of, "CPU, "+r.peer+" by lockstep", "", share),
 	}, nil
 }
 
-// sunk has a new consumer write everything, and returns the seconds until all of it is
-// there and acked.
-func (s *sender) sunk(ctx context.Context, kind, name string, to destination) (took float64, cpu time.Duration, err error) {
+// alone has the library write everything.
+func (s *sender) alone(ctx context.Context, to destination) (p spent, err error) {
+	if _, err := to.empty(ctx); err != nil {
+		return p, err
+	}
+	before, err := s.rest(ctx, to)
+	if err != nil {
+		return p, err
+	}
+	start := time.Now()
+	err = to.bare(ctx)
+	p.took = time.Since(start).Seconds()
+	after, failed := s.rest(ctx, to)
+	p.rest = after - before
+	return p, errors.Join(err, failed, s.complete(ctx, to))
+}
+
+// rest is the CPU time of this process and of the destination's server.
+func (s *sender) rest(ctx context.Context, to destination) (time.Duration, error) {
+	server, err := to.cpu(ctx)
+	return server + ownCPU(), err
+}
+
+// sunk has a new consumer write everything, until all of it is there and acked.
+func (s *sender) sunk(ctx context.Context, kind, name string, to destination) (p spent, err error) {
 	settings, err := to.empty(ctx)
 	if err != nil {
-		return 0, 0, err
+		return p, err
 	}
 	raw, err := json.Marshal(client.Definition{Name: name, Kind: kind, Tables: []string{"public.bench_0"}, Start: "beginning", MaxInFlight: 20_000})
 	if err != nil {
-		return 0, 0, err
+		return p, err
 	}
 	definition := map[string]any{}
 	if err := json.Unmarshal(raw, &definition); err != nil {
-		return 0, 0, err
+		return p, err
 	}
 	definition[kind] = settings
-	before, err := s.cpu()
+	node, err := s.cpu()
 	if err != nil {
-		return 0, 0, err
+		return p, err
+	}
+	rest, err := s.rest(ctx, to)
+	if err != nil {
+		return p, err
 	}
 	start := time.Now()
 	if _, err := s.api.CreateConsumer(ctx, definition); err != nil {
-		return 0, 0, fmt.Errorf("create consumer %s: %w", name, err)
+		return p, fmt.Errorf("create consumer %s: %w", name, err)
 	}
 	err = s.until(ctx, patience, "the destination did not get everything", func() (bool, error) {
 		c, err := s.api.Consumer(ctx, name)
 		return err == nil && c.Stats.FloorSeq >= uint64(s.Rows), err
 	})
-	took = time.Since(start).Seconds()
+	p.took = time.Since(start).Seconds()
 	if err := errors.Join(err, s.complete(ctx, to)); err != nil {
-		return 0, 0, err
+		return p, err
 	}
-	after, err := s.cpu()
-	return took, after - before, errors.Join(err, s.api.DeleteConsumer(ctx, name))
+	nodeAfter, err := s.cpu()
+	if err != nil {
+		return p, err
+	}
+	restAfter, err := s.rest(ctx, to)
+	if !s.Within {
+		p.node = nodeAfter - node
+	}
+	p.rest = restAfter - rest
+	return p, errors.Join(err, s.api.DeleteConsumer(ctx, name))
 }
 
 // complete counts at the destination.
@@ -152,7 +221,7 @@ const (
 )
 
 func (r *rowsInto) empty(ctx context.Context) (map[string]any, error) {
-	r.close()
+	_ = r.close() // it cannot fail
 	r.made++
 	name := fmt.Sprintf("sink_%d", r.made)
 	if err := r.pg.CreateDatabase(ctx, name); err != nil {
@@ -168,12 +237,15 @@ func (r *rowsInto) empty(ctx context.Context) (map[string]any, error) {
 	return map[string]any{"url": url, "connections": sinkConnections}, err
 }
 
-func (r *rowsInto) close() {
+func (r *rowsInto) close() error {
 	if r.db != nil {
 		r.db.Close()
 		r.db = nil
 	}
+	return nil
 }
+
+func (r *rowsInto) cpu(ctx context.Context) (time.Duration, error) { return r.postgresCPU(ctx) }
 
 func (r *rowsInto) count(ctx context.Context) (n int, err error) {
 	err = r.db.QueryRow(ctx, `SELECT count(*) FROM bench_0 WHERE _seq IS NOT NULL`).Scan(&n)

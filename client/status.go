@@ -9,6 +9,7 @@ import (
 // Database is how the capture of a database stands.
 type Database struct {
 	Name         string     `json:"name"`
+	ManagedBy    string     `json:"managed_by"` // file: the configuration, or api
 	Capture      string     `json:"capture"`
 	Status       string     `json:"status"` // ok, warn or error
 	Reason       string     `json:"reason"` // why it is not ok, and what to do
@@ -25,6 +26,15 @@ type Database struct {
 		RetainedBytes int64  `json:"retained_bytes"`
 		SafeBytes     *int64 `json:"safe_bytes"` // how much more may be written before the database gives the slot up; nil: without limit
 	} `json:"slot"`
+	Publication string   `json:"publication"`
+	Patterns    []string `json:"patterns"` // which tables are captured; empty: everything but system schemas
+	// Connection says where it is; nil: a private Postgres.
+	Connection *struct {
+		Host     string `json:"host"` // or the folder of its socket
+		Port     uint16 `json:"port"`
+		Database string `json:"database"`
+		User     string `json:"user"`
+	} `json:"connection"`
 	Tables []struct {
 		Name      string `json:"name"`
 		Published string `json:"published"`

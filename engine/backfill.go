@@ -83,16 +83,17 @@ func (e *Engine) ensureBackfills(ctx context.Context) {
 
 // backfillSource gives backfills a captured database.
 func (e *Engine) backfillSource(name string) (backfill.Source, error) {
-	for _, d := range e.databases.all() {
-		if d.Name != name {
-			continue
-		}
-		if d.capture == nil {
-			return backfill.Source{}, fmt.Errorf("database %q is not captured: rows are read between changes: %w", name, lockstep.ErrInvalid)
-		}
-		return backfill.Source{Pool: d.pool, Patterns: d.patterns, Publication: d.Publication, Capture: d.capture, Log: backfillLog{d.log}}, nil
+	d := e.database(name)
+	if d == nil {
+		return backfill.Source{}, fmt.Errorf("there is no database %q: %w", name, lockstep.ErrNotFound)
 	}
-	return backfill.Source{}, fmt.Errorf("database %q is not in the configuration: %w", name, lockstep.ErrNotFound)
+	if d.leaving.Load() {
+		return backfill.Source{}, fmt.Errorf("database %q is being deleted: %w", name, lockstep.ErrConflict)
+	}
+	if d.capture == nil {
+		return backfill.Source{}, fmt.Errorf("database %q is not captured: rows are read between changes: %w", name, lockstep.ErrInvalid)
+	}
+	return backfill.Source{Pool: d.pool, Patterns: d.patterns, Publication: d.Publication, Capture: d.capture, Log: backfillLog{d.log}}, nil
 }
 
 // backfillLog gives backfills a log in their own words.

@@ -63,7 +63,7 @@ func (e *Engine) definition(c config.Consumer) deliver.Definition {
 	}
 }
 
-// loadControl opens the consumers that were made by API. One that cannot be opened
+// loadControl opens the databases and the consumers that were made by API. One that cannot be opened
 // does not stop the others.
 func (e *Engine) loadControl(ctx context.Context) error {
 	var file []deliver.Definition
@@ -71,6 +71,9 @@ func (e *Engine) loadControl(ctx context.Context) error {
 		file = append(file, e.definition(c))
 	}
 	if err := e.control.store.Publish(ctx, file); err != nil {
+		return err
+	}
+	if err := e.loadDatabases(ctx); err != nil {
 		return err
 	}
 	definitions, err := e.control.store.Load(ctx)
@@ -107,19 +110,21 @@ func (e *Engine) loadConsumer(ctx context.Context, d deliver.Definition) error {
 // consumers is the API's view of the broker and the stored definitions.
 func (e *Engine) consumers() api.Consumers {
 	return &api.Registry{
-		Broker: kicked{api.Deliver(e.broker), e.pumps, e.forgetConsumer}, Store: e.control,
+		Broker: kicked{api.Deliver(e.broker), e.pumps, e.forgetConsumer, e.using.RLocker()}, Store: e.control,
 		DefinedIn: func(string) string { return e.cfg.File },
 	}
 }
 
 // deliverLog finds the log of a database.
 func (e *Engine) deliverLog(_ context.Context, database string) (deliver.Log, error) {
-	for _, d := range e.databases.all() {
-		if d.Name == database {
-			return changes{d.log}, nil
-		}
+	d := e.database(database)
+	if d == nil {
+		return nil, fmt.Errorf("there is no database %q: %w", database, lockstep.ErrInvalid)
 	}
-	return nil, fmt.Errorf("database %q is not in the configuration: %w", database, lockstep.ErrInvalid)
+	if d.leaving.Load() {
+		return nil, fmt.Errorf("database %q is being deleted: %w", database, lockstep.ErrConflict)
+	}
+	return changes{d.log}, nil
 }
 
 // changes gives delivery a log in its own words.

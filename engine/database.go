@@ -39,6 +39,11 @@ type database struct {
 
 	alterations alterations
 
+	managedBy string      // api; empty: the configuration
+	foundSlot bool        // of API: the slot was there before
+	broken    string      // of API: why it cannot be opened; pool and url are not set then
+	leaving   atomic.Bool // it is being deleted
+
 	// nil when the database is not captured
 	patterns   pattern.Patterns
 	capture    *wal.Capture
@@ -59,7 +64,7 @@ const (
 func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
 	closePools := func() error {
 		for _, d := range e.databases.all() {
-			d.pool.Close()
+			d.close()
 		}
 		return nil
 	}
@@ -93,6 +98,12 @@ func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database
 		return nil, fmt.Errorf("databases: %s: %w", c.Name, err)
 	}
 	return d, nil
+}
+
+func (d *database) close() {
+	if d.pool != nil {
+		d.pool.Close()
+	}
 }
 
 func (e *Engine) prepareCapture(ctx context.Context, d *database) error {
@@ -173,7 +184,7 @@ func (d *database) standing(s wal.Status) time.Duration {
 
 // health is the database's part of readiness.
 func (d *database) health() api.Part {
-	part := api.Part{Name: "capture " + d.Name, Ready: true}
+	part := api.Part{Name: "capture " + d.Name, Ready: d.broken == "", Reason: d.broken}
 	if d.capture == nil {
 		return part
 	}
@@ -220,10 +231,17 @@ func nothingCaptured(tables []publish.TableState) string {
 
 // status is how the database's capture stands, for the API.
 func (d *database) status() api.DatabaseStatus {
-	s := api.DatabaseStatus{Name: d.Name, Capture: string(d.Capture), Status: "ok"}
+	s := api.DatabaseStatus{Name: d.Name, Capture: string(d.Capture), Status: "ok", Patterns: d.Tables}
+	if d.URL != "" {
+		s.Connection = connectionOf(d.url)
+	}
+	if d.broken != "" {
+		s.Status, s.Reason = "error", d.broken
+	}
 	if d.capture == nil {
 		return s
 	}
+	s.Publication = d.Publication
 	c := d.capture.Status()
 	s.Connected, s.LagBytes = c.Connected, int64(c.LagBytes)
 	s.ReceivedLSN, s.ConfirmedLSN = c.Received.String(), c.Confirmed.String()

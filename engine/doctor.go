@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,8 +50,15 @@ func (e *Engine) doctorStage() stage.Stage {
 
 // patient is the running node, for its doctor.
 func (e *Engine) patient() doctor.Options {
+	cfg := *e.cfg
+	cfg.Databases = slices.Clone(cfg.Databases)
+	for _, d := range e.databases.all() {
+		if d.managedBy == managedByAPI && d.broken == "" {
+			cfg.Databases = append(cfg.Databases, d.Database)
+		}
+	}
 	return doctor.Options{
-		Config: e.cfg, Online: true, URLs: e.privateURLs(), Gaps: e.gapsInWords, Publish: e.publishNow,
+		Config: &cfg, Online: true, URLs: e.privateURLs(), Gaps: e.gapsInWords, Publish: e.publishNow,
 	}
 }
 
@@ -190,7 +198,7 @@ func (x *examination) part() (api.Part, bool) {
 func (e *Engine) privateURLs() map[string]string {
 	urls := map[string]string{}
 	for _, d := range e.databases.all() {
-		if d.URL == "" {
+		if d.URL == "" && d.broken == "" {
 			urls[d.Name] = d.url
 		}
 	}

@@ -7,6 +7,11 @@
 //  3. One node per data directory. Several engines can live in one process.
 //  4. A database that cannot be reached stops nothing but its own capture: the
 //     engine tries again for ever, says why, and goes on delivering what it has.
+//  5. Databases can be made and deleted while it runs. They are kept in the control
+//     plane, and captured again once that has been read after a start. Nothing that
+//     becomes of one of them stops the engine. One that was deleted has no slot left
+//     that nobody knows of; what the stream has of its changes stays until retention
+//     takes it, and one that is made again under the name goes on behind it.
 package engine
 
 import (
@@ -18,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,12 +71,17 @@ type Engine struct {
 	metrics   *obs.Metrics
 	registry  *prometheus.Registry
 	databases registry
-	broker    *deliver.Broker
-	pumps     *pump.Set
-	outlet    *outlet.Server // nil: it is not open to NATS clients
-	gaps      *backfill.Gaps
-	backfills *backfill.Runner
-	tokens    *auth.Tokens
+	// captures runs those of them that were made by API, and definitions keeps them.
+	captures    *captureSet
+	definitions definitions
+	changing    chan struct{} // full while one of them is made, changed or deleted
+	using       sync.RWMutex  // held while a consumer is made, and to close a database to them
+	broker      *deliver.Broker
+	pumps       *pump.Set
+	outlet      *outlet.Server // nil: it is not open to NATS clients
+	gaps        *backfill.Gaps
+	backfills   *backfill.Runner
+	tokens      *auth.Tokens
 	// remembered lets tokens in while the control plane is away.
 	remembered *tokenCache
 	control    *control
@@ -93,7 +104,8 @@ func New(cfg *config.Config, o Options) *Engine {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
-	return &Engine{cfg: cfg, Options: o, shown: shownConsumers{views: map[string]shownConsumer{}}, history: history.New(history.Config{}), examined: examination{turn: make(chan struct{}, 1)}}
+	return &Engine{cfg: cfg, Options: o, shown: shownConsumers{views: map[string]shownConsumer{}}, history: history.New(history.Config{}), examined: examination{turn: make(chan struct{}, 1)},
+		captures: newCaptureSet(o.Logger.With(obs.KeyStage, "databases")), changing: make(chan struct{}, 1)}
 }
 
 // Run runs the node until ctx ends, and then returns nil. What a person must mend
@@ -211,7 +223,7 @@ func (e *Engine) stages(server func(context.Context) error) []stage.Stage {
 	for _, d := range e.databases.all() {
 		stages = append(stages, d.stages()...)
 	}
-	stages = append(stages,
+	stages = append(stages, e.captures.stage(),
 		stage.Stage{Name: "deliver", Run: e.broker.Run, Grace: 20 * time.Second},
 		stage.Stage{Name: "tokens", Run: e.runTokens},
 		stage.Stage{Name: "control", Run: e.control.Run},

@@ -13,7 +13,6 @@ import (
 	"lockstep"
 	"lockstep/internal/api"
 	"lockstep/internal/capture/publish"
-	"lockstep/internal/config"
 	"lockstep/internal/events"
 	"lockstep/internal/obs"
 	"lockstep/internal/stage"
@@ -126,7 +125,7 @@ func (s *eventSource) first() (api.EventTable, error) {
 		}
 	}
 	for _, d := range s.engine.databases.all() {
-		if d.Capture == config.CaptureNone {
+		if d.capture == nil {
 			continue
 		}
 		found, err := d.namedEvents()

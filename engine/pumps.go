@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"lockstep"
@@ -80,11 +81,14 @@ type kicked struct {
 	api.Broker
 	pumps  *pump.Set
 	forget func(id string) func()
+	using  sync.Locker // no database is deleted while a consumer of it is made
 }
 
 // Put implements [api.Broker].
 func (k kicked) Put(ctx context.Context, d deliver.Definition) (api.Consumer, error) {
 	defer k.pumps.Kick()
+	k.using.Lock()
+	defer k.using.Unlock()
 	return k.Broker.Put(ctx, d)
 }
 

@@ -42,6 +42,7 @@ const (
 			last_seq = excluded.last_seq, pending = excluded.pending, in_flight = excluded.in_flight, redelivered = excluded.redelivered, dead = excluded.dead,
 			oldest_unacked_at = excluded.oldest_unacked_at, updated_at = now()`
 	pruneConsumerStatus = `DELETE FROM lockstep.consumer_status WHERE consumer_id <> ALL ($1::uuid[])`
+	pruneDatabaseStatus = `DELETE FROM lockstep.database_status WHERE database = $1`
 	// The views take a report for current for a minute.
 	repeatReport = 30 * time.Second
 )
@@ -58,7 +59,9 @@ func (p *reporter) write(ctx context.Context, db batcher, r report) error {
 		return nil
 	}
 	var batch pgx.Batch
+	here := map[string]bool{}
 	for _, d := range r.databases {
+		here[d.name] = true
 		batch.Queue(upsertDatabaseStatus, d.name, d.connected, d.capture, d.confirmed, d.received, int64(d.lastSeq), int64(d.lagBytes), d.lastError)
 	}
 	ids := make([]string, len(r.consumers))
@@ -67,6 +70,11 @@ func (p *reporter) write(ctx context.Context, db batcher, r report) error {
 		batch.Queue(upsertConsumerStatus, c.id, c.name, c.database, c.paused, int64(c.floor), int64(c.last), int64(c.pending), int64(c.inFlight), int64(c.redelivered), int64(c.dead), c.oldestUnacked)
 	}
 	batch.Queue(pruneConsumerStatus, ids)
+	for _, d := range p.last.databases { // others may be those of another node
+		if !here[d.name] {
+			batch.Queue(pruneDatabaseStatus, d.name)
+		}
+	}
 	if err := db.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("write the status tables: %w", err)
 	}

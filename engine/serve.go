@@ -26,6 +26,7 @@ func (e *Engine) openControl(ctx context.Context) (func() error, error) {
 		return closer, err
 	}
 	e.control = newControl(home.url, api.Postgres{Pool: pool, Sealer: key}, e.Logger.With(obs.KeyStage, "control"))
+	e.definitions = definitions{pool, key}
 	e.control.load, e.control.report = e.loadControl, e.report
 	var static []auth.Static
 	for _, t := range e.cfg.Tokens {
@@ -61,6 +62,7 @@ func (e *Engine) server(ctx context.Context) (func(context.Context) error, error
 		Tokens:    e.tokens,
 		Consumers: e.consumers(),
 		Databases: e.databaseList,
+		Managed:   managed{e},
 		Health:    e.health,
 		Tables:    tables,
 		Backfills: backfillCalls{e},
@@ -106,7 +108,7 @@ func (e *Engine) databaseList() []api.Database {
 	all := e.databases.all()
 	list := make([]api.Database, len(all))
 	for i, d := range all {
-		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status}
+		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status, ManagedBy: d.managedBy}
 		if d.capture != nil {
 			list[i].Captured = captured{d}
 		}

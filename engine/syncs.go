@@ -16,7 +16,6 @@ import (
 	"lockstep/internal/config"
 	"lockstep/internal/connect"
 	"lockstep/internal/obs"
-	"lockstep/internal/pgdb"
 	"lockstep/internal/pull"
 	"lockstep/internal/pull/limit"
 	"lockstep/internal/secret"
@@ -35,7 +34,7 @@ func (e *Engine) openSyncs(context.Context) (func() error, error) {
 		Resolve: e.resolve, Named: e.mirrored.name, Settled: e.settled, Sealer: key, Logger: e.Logger.With(obs.KeyStage, "sync"),
 	}
 	for _, d := range e.databases.all() {
-		c.Targets = append(c.Targets, syncs.Target{Name: d.Name, Pool: d.pool, Prepare: func(ctx context.Context) error { return pgdb.Migrate(ctx, d.url) }})
+		c.Targets = append(c.Targets, e.target(d))
 	}
 	for _, s := range e.cfg.Syncs {
 		c.File = append(c.File, syncDefinition(s))

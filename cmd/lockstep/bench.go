@@ -148,11 +148,16 @@ func (benchDeliverCmd) Run(ctx context.Context, c *cli, s streams, p printer) er
 	return c.Bench.one(ctx, s, p, bench.Deliver)
 }
 
-type benchSendCmd struct{}
+type benchSendCmd struct {
+	Parts []string `arg:"" optional:"" placeholder:"PART" help:"Only these: webhook, postgres, nats, kafka, redis, streams, failing."`
+}
 
 // Run measures sending.
-func (benchSendCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
-	return c.Bench.one(ctx, s, p, bench.Send)
+func (b benchSendCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
+	return c.Bench.one(ctx, s, p, func(ctx context.Context, o bench.Options) (bench.Report, error) {
+		o.Parts = b.Parts
+		return bench.Send(ctx, o)
+	})
 }
 
 type benchMemoryCmd struct{}

@@ -85,6 +85,7 @@ func (d *demoCmd) show(ctx context.Context, cfg *config.Config, n engine.Node, a
 	fmt.Fprintf(s.out, `lockstep demo: a private Postgres under pgbench's TPC-B load, three workers over HTTP,
 and two simulated accounts mirrored into it while they live: Stripe and GitHub
 
+  console %[2]s/
   psql    psql '%[1]s'
           SELECT id, email, _synced_at FROM stripe.customer ORDER BY _synced_at DESC LIMIT 5;
           SELECT number, state, title FROM github.pull_request ORDER BY updated_at DESC LIMIT 5;

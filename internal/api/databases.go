@@ -72,7 +72,7 @@ type DatabaseBody struct {
 	URL         string    `json:"url" doc:"Sealed when stored, and never shown" example:"postgres://lockstep:password@db.example.com:5432/shop"`
 	Capture     string    `json:"capture,omitempty" doc:"wal (default) or none"`
 	Slot        string    `json:"slot,omitempty" doc:"Made when it is missing. Default: lockstep_ and the name"`
-	Publication string    `json:"publication,omitempty" doc:"Made when it is missing. Default: as the slot"`
+	Publication string    `json:"publication,omitempty" doc:"Made when it is missing, and a second one of this name and _inserts. Default: lockstep_ and the name"`
 	Tables      []string  `json:"tables,omitempty" doc:"Patterns: schema.table, schema.* or -schema.table. Default: everything but system schemas" example:"[\"public.*\"]"`
 	Int8        string    `json:"int8,omitempty" doc:"number (default) or string"`
 	RetainWAL   string    `json:"retain_wal,omitempty" doc:"How much write-ahead log the slot may hold back before it is given up; 0: no limit" example:"50GB"`
@@ -101,16 +101,16 @@ type Connection struct {
 
 type (
 	databaseInput struct {
-		Check bool `query:"check" default:"true" doc:"false: it is stored without connecting to it"`
+		Check string `query:"check" enum:"true,false" default:"true" doc:"false: it is stored without connecting to it"`
 		Body  DatabaseBody
 	}
 	databaseChangeInput struct {
-		nameInput
+		Name string `path:"name" doc:"The database's name"`
 		Body DatabaseChange
 	}
 	databaseEndInput struct {
-		nameInput
-		KeepSlot bool `query:"keep_slot" doc:"Leaves slot and publications where they are: nobody connects to the database"`
+		Name     string `path:"name" doc:"The database's name"`
+		KeepSlot bool   `query:"keep_slot" doc:"Leaves slot and publications where they are: nobody connects to the database"`
 	}
 	databaseMade struct {
 		Location string `header:"Location"`
@@ -159,7 +159,7 @@ func (a *API) createDatabase(ctx context.Context, in *databaseInput) (*databaseM
 	bound, cancel := context.WithTimeout(ctx, createWithin)
 	defer cancel()
 	err = set.Create(bound, DatabaseDefinition{
-		Name: b.Name, URL: b.URL, Capture: b.Capture, Slot: b.Slot, Publication: b.Publication, Tables: b.Tables, Int8: b.Int8, RetainWAL: b.RetainWAL, Unchecked: !in.Check,
+		Name: b.Name, URL: b.URL, Capture: b.Capture, Slot: b.Slot, Publication: b.Publication, Tables: b.Tables, Int8: b.Int8, RetainWAL: b.RetainWAL, Unchecked: in.Check == "false",
 	})
 	if err != nil {
 		return nil, note{}, invalidDatabase(err)

@@ -201,7 +201,7 @@ func (o *outage) settled(ctx context.Context) error {
 			c, err := o.node.api.Consumer(ctx, e.name)
 			if err == nil && c.Stats != (client.Stats{
 				LastSeq: c.Stats.LastSeq, FloorSeq: c.Stats.LastSeq, Delivered: c.Stats.Delivered, Redelivered: c.Stats.Redelivered,
-				Acked: c.Stats.Acked, Nacked: c.Stats.Nacked, Expired: c.Stats.Expired,
+				Acked: c.Stats.Acked, Nacked: c.Stats.Nacked, Expired: c.Stats.Expired, Rate: c.Stats.Rate,
 			}) {
 				return fmt.Errorf("consumer %s: %+v", e.name, c.Stats)
 			}

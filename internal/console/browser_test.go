@@ -64,7 +64,13 @@ func newBrowser(t testing.TB) *browser {
 			b.mu.Unlock()
 		}
 	})
-	t.Cleanup(func() { end(); listening.Wait() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the page shows:\n%s\nand its console said:\n%s", b.shows(), strings.Join(b.console(), "\n"))
+		}
+		end()
+		listening.Wait()
+	})
 	return b
 }
 

@@ -79,6 +79,7 @@ type Letter struct {
 	PKs      json.RawMessage
 	Message  json.RawMessage // as delivered, without consumer and token; empty when retention was faster
 	Batch    []byte          // a sealed batch of this one change, so that a retry outlives retention
+	Key      uint64          // see letterKey; 0: unknown
 }
 
 // DamageError says that the stored changes First to Last are damaged.

@@ -47,6 +47,12 @@ const (
 	codeWrongLastSequenceConstant = 10164
 )
 
+// JetStream's codes for a deletion.
+const (
+	codeSequenceNotFound = 10043
+	codeDeleteFailed     = 10057
+)
+
 type apiError struct {
 	Code        int    `json:"code"`
 	ErrCode     int    `json:"err_code"`
@@ -55,6 +61,11 @@ type apiError struct {
 
 func (e *apiError) fencing() bool {
 	return e.ErrCode == codeWrongLastSequence || e.ErrCode == codeWrongLastSequenceConstant
+}
+
+// missing reports whether a deletion was refused because there is no such message.
+func (e *apiError) missing() bool {
+	return e.ErrCode == codeSequenceNotFound || e.ErrCode == codeDeleteFailed && (strings.Contains(e.Description, "no message found") || strings.Contains(e.Description, "EOF"))
 }
 
 // asError explains a refused publish that expected the stream to end at expected.

@@ -23,6 +23,9 @@ type Letter struct {
 	// Batch is nil or a sealed batch of this one change, so that a retry does not
 	// need the log, from which retention may have removed it.
 	Batch []byte
+	// Key tells the letters of one key from others, see [Dead.Find]; 0: unknown. Its upper
+	// half says how it was made, the lower one is the key.
+	Key uint64
 }
 
 // letterHead is the part of a letter that is stored as JSON. The other parts follow

@@ -242,6 +242,12 @@ func (s *Server) Close() error {
 	for _, l := range logs {
 		errs = append(errs, l.close())
 	}
+	s.storesMu.Lock()
+	dead := s.dead
+	s.storesMu.Unlock()
+	if dead != nil {
+		dead.close()
+	}
 	for _, nc := range []*nats.Conn{s.writes, s.reads} {
 		if nc != nil {
 			nc.Close()

@@ -18,6 +18,7 @@ const (
 	headerTime  = "Lockstep-Time"
 
 	headerStreamSeq   = "Nats-Sequence"
+	headerSubject     = "Nats-Subject"
 	headerExpectedEnd = "Nats-Expected-Last-Sequence"
 )
 
