@@ -279,3 +279,22 @@ func (l letters) ListBefore(ctx context.Context, consumer string, before uint64,
 	}
 	return list, next, err
 }
+
+// PutSome implements [deliver.Dead].
+func (l letters) PutSome(ctx context.Context, consumer string, list []deliver.Letter) error {
+	stored := make([]stream.Letter, len(list))
+	for i, letter := range list {
+		stored[i] = stream.Letter(letter)
+	}
+	return l.Dead.PutSome(ctx, consumer, stored)
+}
+
+// Find implements [deliver.Dead].
+func (l letters) Find(ctx context.Context, consumer string, key, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := l.Dead.Find(ctx, consumer, key, after, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
+}

@@ -77,6 +77,16 @@ func (n *node) knows(consumer string) {
 	})
 }
 
+// answers starts the node and waits until it answers: one of its databases is not well.
+func (n *node) answers() {
+	n.t.Helper()
+	n.launch()
+	pgtest.Eventually(n.t, 60*time.Second, "the node to answer", func() bool {
+		_, err := n.api.Status(n.t.Context())
+		return err == nil
+	})
+}
+
 func slots(t *testing.T, address, name string) int {
 	t.Helper()
 	return len(pgtest.Query(t, address, `SELECT slot_name FROM pg_replication_slots WHERE slot_name = '`+name+`'`))
@@ -375,6 +385,75 @@ func TestADatabaseMadeByAPIIsGivenOtherTables(t *testing.T) {
 			return d.Metadata.TableName == "bills" && slices.Equal(d.Metadata.RecordPKs, []string{"2"})
 		})
 	})
+}
+
+// Another cluster under the name of a deleted database: positions of one mean nothing in
+// the other.
+func TestADatabaseOfAnotherClusterDoesNotTakeAName(t *testing.T) {
+	t.Parallel()
+	n, _ := newHome(t)
+	address, d := shop(t, "api_moved")
+	n.create(d)
+	n.captures("shop")
+	pgtest.Exec(t, address, `INSERT INTO orders VALUES (1)`)
+	pgtest.Eventually(t, 30*time.Second, "the change", func() bool {
+		d, err := n.api.Database(t.Context(), "shop")
+		return err == nil && d.LastSeq == 1
+	})
+	if _, err := n.api.DeleteDatabase(t.Context(), "shop", client.DropSlot); err != nil {
+		t.Fatal(err)
+	}
+	own := pgtest.Cluster(t, nil)
+	if err := own.CreateDatabase(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	d.URL = own.TCPURL("shop")
+	if _, err := n.api.CreateDatabase(t.Context(), d); !errors.Is(err, lockstep.ErrConflict) || !strings.Contains(err.Error(), "another name") {
+		t.Errorf("got %v, want a conflict that says what to do", err)
+	}
+	d.Unchecked = true
+	n.create(d)
+	pgtest.Eventually(t, 30*time.Second, "the reason to be told", func() bool {
+		d, err := n.api.Database(t.Context(), "shop")
+		return err == nil && d.Status == "error" && strings.Contains(d.Reason, "another Postgres cluster")
+	})
+	n.kill()
+	n.answers() // it does not keep the node from starting either
+	pgtest.Eventually(t, 30*time.Second, "its deletion", func() bool {
+		_, err := n.api.DeleteDatabase(t.Context(), "shop", client.DropSlot)
+		return err == nil
+	})
+	n.create(client.DatabaseDefinition{Name: "shop-2", URL: d.URL})
+	n.captures("shop-2")
+}
+
+func TestADatabaseWhoseURLCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	n, home := newHome(t)
+	address, d := shop(t, "api_sealed")
+	n.create(d)
+	n.captures("shop")
+	if _, err := n.api.CreateConsumer(t.Context(), client.Definition{Name: "mail", Database: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	n.kill()
+	pgtest.Exec(t, home, `UPDATE lockstep.database_definition SET url = set_byte(url, 40, get_byte(url, 40) # 1)`)
+	n.answers()
+	n.knows("mail")
+	got, err := n.api.Database(t.Context(), "shop")
+	if err != nil || got.Status != "error" || !strings.Contains(got.Reason, "damaged") {
+		t.Errorf("got %s %q, %v", got.Status, got.Reason, err)
+	}
+	if err := n.api.DeleteConsumer(t.Context(), "mail"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.api.DeleteDatabase(t.Context(), "shop", client.DropSlot); !errors.Is(err, lockstep.ErrConflict) || !strings.Contains(err.Error(), "keep_slot=true") {
+		t.Errorf("got %v, want that the slot cannot be dropped", err)
+	}
+	gone, err := n.api.DeleteDatabase(t.Context(), "shop", client.KeepSlot)
+	if err != nil || len(gone.Left) != 3 || slots(t, address, "api_sealed") != 1 {
+		t.Errorf("got %+v, %v", gone, err)
+	}
 }
 
 // In this process, so that what is left running is seen.

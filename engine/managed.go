@@ -81,7 +81,7 @@ func (m managed) Create(ctx context.Context, wanted api.DatabaseDefinition) erro
 		}
 		return errors.Join(fmt.Errorf("%w: %w", err, lockstep.ErrUnavailable), m.unstore(ctx, c.Name))
 	}
-	m.admit(db)
+	m.admit(db) //nolint:contextcheck // it lives as long as the node
 	m.Logger.InfoContext(ctx, "a database was made by API", obs.KeyDatabase, c.Name)
 	return nil
 }
@@ -206,7 +206,7 @@ func (e *Engine) loadDatabases(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.admit(d)
+		e.admit(d) //nolint:contextcheck // it lives as long as the node
 	}
 	return nil
 }
@@ -289,7 +289,7 @@ func (m managed) Change(ctx context.Context, name string, tables []string) error
 	if err := m.definitions.update(bound, definition{Database: next.Database, foundSlot: d.foundSlot}); err != nil {
 		return err
 	}
-	return m.exchange(d, next)
+	return m.exchange(d, next) //nolint:contextcheck // it lives as long as the node
 }
 
 // renewed makes a database anew that was captured, with the same pool and log.

@@ -31,7 +31,7 @@ func (m managed) Delete(ctx context.Context, name string, leave api.LeaveSlot) (
 	if d.broken != "" && leave == api.DropSlot {
 		return gone, fmt.Errorf("database %q cannot be reached to drop its slot: %s; repeat with keep_slot=true, and drop it there: %s: %w", name, d.broken, d.dropSlotSQL(), lockstep.ErrConflict)
 	}
-	if err := m.vacate(d); err != nil {
+	if err := m.vacate(d); err != nil { //nolint:contextcheck // what it starts again lives as long as the node
 		return gone, fmt.Errorf("database %q is in use: %w", name, err)
 	}
 	ctx = context.WithoutCancel(ctx) // who hangs up must not leave half of it
@@ -102,7 +102,7 @@ func (m managed) resume(ctx context.Context, d *database) error {
 	if d.capture == nil {
 		d.leaving.Store(false)
 		if d.broken == "" {
-			m.syncs.AddTarget(m.target(d))
+			m.syncs.AddTarget(m.target(d)) //nolint:contextcheck // it lives as long as the node
 		}
 		return nil
 	}
@@ -110,6 +110,6 @@ func (m managed) resume(ctx context.Context, d *database) error {
 	if err != nil {
 		return err
 	}
-	m.syncs.AddTarget(m.target(next))
-	return m.exchange(d, next)
+	m.syncs.AddTarget(m.target(next)) //nolint:contextcheck // it lives as long as the node
+	return m.exchange(d, next)        //nolint:contextcheck // it lives as long as the node
 }

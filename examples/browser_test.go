@@ -25,13 +25,16 @@ type watched struct {
 	*httptest.Server
 	mu    sync.Mutex
 	shown string // guarded by mu
-	again bool   // guarded by mu: the page is to be loaded again when it shows something
+	again string // guarded by mu: the page is to be loaded again when it shows this; empty: it is not
 }
 
 const watching = `<script>
-  const tell = async () => {
-    const answer = await fetch('/shown', { method: 'POST', body: document.body.innerText })
-    if ((await answer.text()) === 'again') location.reload()
+  let told = Promise.resolve() // one after the other: what is told last is what is shown
+  const tell = () => {
+    told = told.then(async () => {
+      const answer = await fetch('/shown', { method: 'POST', body: document.body.innerText })
+      if ((await answer.text()) === 'again') location.reload()
+    })
   }
   new MutationObserver(tell).observe(document.body, { subtree: true, childList: true, characterData: true })
   tell()
@@ -70,8 +73,8 @@ func watch(t *testing.T, at string) *watched {
 		body := read(t, r)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.shown = string(body); w.again && strings.Contains(w.shown, "order") {
-			w.again, w.shown = false, ""
+		if w.shown = string(body); w.again != "" && strings.Contains(w.shown, w.again) {
+			w.again, w.shown = "", ""
 			_, _ = io.WriteString(out, "again")
 		}
 	}))
@@ -95,17 +98,17 @@ func (w *watched) events() (state string, list []string) {
 	return state, list
 }
 
-// reload has the page loaded again when it shows something.
-func (w *watched) reload() {
+// reload has the page loaded again when it shows a text.
+func (w *watched) reload(text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.again = true
+	w.again = text
 }
 
 func (w *watched) reloaded() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.again
+	return w.again == ""
 }
 
 // browse opens a page in a browser of its own, until the test ends.
@@ -173,7 +176,7 @@ func TestSSEBrowser(t *testing.T) {
 	n.start()
 	happen("ann", 5)
 	shows("what happened while the node was away")
-	page.reload()
+	page.reload(`{"order": 6}`)
 	happen("ann", 6) // is shown, and then the page is loaded again
 	pgtest.Eventually(t, time.Minute, "the page to be loaded again", page.reloaded)
 	want = nil

@@ -31,6 +31,7 @@ type cli struct {
 	Listen     listenCmd     `cmd:"" help:"Forward changes to a program on this machine as a webhook does, and show them."`
 	Consumer   consumerCmd   `cmd:"" help:"Look at consumers, make them, take and settle changes."`
 	Sync       syncCmd       `cmd:"" help:"Look at syncs, make them, pause them, wait for them."`
+	Database   databaseCmd   `cmd:"" help:"Look at databases, make and delete them while the node runs."`
 	Verify     verifyCmd     `cmd:"" help:"Compare an API with its tables."`
 	Backfill   backfillCmd   `cmd:"" help:"Send existing rows to a consumer, or repair gaps."`
 	Dead       deadCmd       `cmd:"" help:"Look at dead letters, retry or drop them."`

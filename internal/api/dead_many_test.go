@@ -10,6 +10,7 @@ import (
 
 	"lockstep/internal/deliver"
 	"lockstep/internal/pgdb/pgtest"
+	"lockstep/internal/stream"
 )
 
 func (d letters) ListBefore(ctx context.Context, c string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
@@ -151,4 +152,21 @@ func TestTwoPeopleRetryEachDeadLetterOnce(t *testing.T) {
 	if len(k.Data) != len(keys) {
 		t.Errorf("%d handed out again, want %d", len(k.Data), len(keys))
 	}
+}
+
+func (d letters) PutSome(ctx context.Context, consumer string, list []deliver.Letter) error {
+	stored := make([]stream.Letter, len(list))
+	for i, letter := range list {
+		stored[i] = stream.Letter(letter)
+	}
+	return d.Dead.PutSome(ctx, consumer, stored)
+}
+
+func (d letters) Find(ctx context.Context, consumer string, key, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := d.Dead.Find(ctx, consumer, key, after, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -201,7 +202,7 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 
 func TestEveryCallThatChangesTheControlPlaneIsAuditedOnce(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, auth.Static{Name: "boss", Token: "boss", Scopes: []string{"admin"}})
+	n := newNodeWith(t, func(c *api.Config) { c.Managed, c.Doctor = memManaged{}, memDoctor{} }, auth.Static{Name: "boss", Token: "boss", Scopes: []string{"admin"}})
 	for _, rt := range n.Routes() {
 		mutates := rt.Method != http.MethodGet && !rt.Takes && (rt.Need == auth.NeedWrite || rt.Need == auth.NeedAdmin)
 		if mutates != (rt.Audit != "") {
@@ -237,6 +238,10 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 	switch {
 	case rt.Path == "/v1/databases/{name}/gaps/backfill":
 		n.backfills.openGap()
+	case rt.Path == "/v1/databases":
+		body = `{"name":"app","url":"postgres://db/app"}`
+	case rt.Path == "/v1/databases/{name}" && rt.Method == http.MethodPatch:
+		body = `{"tables":["public.*"]}`
 	case rt.Path == "/v1/backfills/{id}":
 		id, body = startedBackfill(t, n, "orders").ID, `{"state":"paused"}`
 	case rt.Path == "/v1/tokens":
@@ -255,6 +260,15 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 		case rt.Method == http.MethodPatch:
 			body = `{"every":"5s"}`
 		}
+	case rt.Path == "/v1/doctor/fix":
+		body = `{"id":"publication","target":"database app"}`
+	case strings.HasPrefix(rt.Path, "/v1/databases"):
+		switch rt.Method {
+		case http.MethodPost:
+			body = `{"name":"app","url":"postgres://db.example.com/shop"}` // what is made is there
+		case http.MethodPatch:
+			body = `{"tables":["public.*"]}`
+		}
 	case !rt.Consumer:
 		body = `{"name":"` + name + `"}`
 	default:
@@ -268,6 +282,9 @@ func succeed(t *testing.T, n *node, rt api.Route) response {
 		}
 		if strings.HasSuffix(rt.Path, "/replay") {
 			body = `{"seq":7}`
+		}
+		if strings.HasSuffix(rt.Path, "/dead/retry") || strings.HasSuffix(rt.Path, "/dead/drop") {
+			body = `{"seqs":[7]}`
 		}
 		if strings.HasSuffix(rt.Path, "/backfills/{n}") {
 			startedBackfill(t, n, name)
@@ -286,3 +303,23 @@ func startedBackfill(t *testing.T, n *node, consumer string) api.Backfill {
 	}
 	return b
 }
+
+// memManaged makes and deletes databases by saying so.
+type memManaged struct{}
+
+func (memManaged) Create(context.Context, api.DatabaseDefinition) error { return nil }
+
+func (memManaged) Change(context.Context, string, []string) error { return nil }
+
+func (memManaged) Delete(context.Context, string, api.LeaveSlot) (api.DatabaseRemoval, error) {
+	return api.DatabaseRemoval{}, nil
+}
+
+// memDoctor finds everything in order.
+type memDoctor struct{}
+
+func (memDoctor) Last() api.DoctorReport { return api.DoctorReport{} }
+
+func (memDoctor) Examine(context.Context) (api.DoctorReport, error) { return api.DoctorReport{}, nil }
+
+func (memDoctor) Fix(context.Context, string, string) ([]api.DoctorDone, error) { return nil, nil }

@@ -301,11 +301,13 @@ func selected(c client.Consumer) string {
 
 // sentence writes a reason with a capital and a full stop.
 func sentence(text string) string {
-	first, size := utf8.DecodeRuneInString(text)
 	if text == "" {
 		return ""
 	}
-	text = string(unicode.ToUpper(first)) + text[size:]
+	if word, _, _ := strings.Cut(text, " "); !strings.ContainsAny(word, "_./:") { // a name stays as it is
+		first, size := utf8.DecodeRuneInString(text)
+		text = string(unicode.ToUpper(first)) + text[size:]
+	}
 	if strings.HasSuffix(text, ".") {
 		return text
 	}

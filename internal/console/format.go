@@ -14,20 +14,21 @@ import (
 // functions are what templates write values with.
 func (s *Console) functions() template.FuncMap {
 	return template.FuncMap{
-		"count":  count,
-		"bytes":  byteText,
-		"ago":    func(t any) string { return ago(s.now(), t) },
-		"when":   when,
-		"iso":    iso,
-		"span":   spanText,
-		"pretty": pretty,
-		"path":   url.PathEscape,
-		"query":  url.QueryEscape,
-		"join":   strings.Join,
-		"plural": plural,
-		"word":   pillWord,
-		"dict":   dict,
-		"spark":  spark,
+		"count":    count,
+		"bytes":    byteText,
+		"ago":      func(t any) string { return ago(s.now(), t) },
+		"when":     when,
+		"iso":      iso,
+		"span":     spanText,
+		"pretty":   pretty,
+		"path":     url.PathEscape,
+		"query":    url.QueryEscape,
+		"join":     strings.Join,
+		"plural":   plural,
+		"word":     pillWord,
+		"dict":     dict,
+		"sentence": sentence,
+		"spark":    spark,
 	}
 }
 

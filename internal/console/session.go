@@ -98,10 +98,7 @@ func (s *Console) signIn(w http.ResponseWriter, r *http.Request) {
 		s.askForToken(w, r, http.StatusUnprocessableEntity, "That is too long for a token.")
 		return
 	}
-	api, err := s.caller(token)
-	if err == nil {
-		_, err = api.Databases(withRemote(r))
-	}
+	err := s.known(withRemote(r), token)
 	switch statusOf(err) {
 	case http.StatusOK:
 	case http.StatusUnauthorized:
@@ -123,6 +120,16 @@ func (s *Console) signIn(w http.ResponseWriter, r *http.Request) {
 	sealed := base64.RawURLEncoding.EncodeToString(s.sealer.Seal(plain, sessionContext))
 	http.SetCookie(w, s.cookie(r, cookieName, sealed, sessionTime))
 	http.Redirect(w, r, ownPath(r.FormValue("next")), http.StatusSeeOther)
+}
+
+// known asks the API whether it takes the token.
+func (s *Console) known(ctx context.Context, token string) error {
+	api, err := s.caller(token)
+	if err != nil {
+		return err
+	}
+	_, err = api.Databases(ctx)
+	return err
 }
 
 // signOut ends the session of this browser.

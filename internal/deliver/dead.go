@@ -73,56 +73,15 @@ func (c *Consumer) retry(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.retryBegin(ctx, l, ch)
-	if err != nil || g == nil {
+	plan := retryPlan{}
+	if err := c.planRetry(ctx, &plan, l, ch); err != nil || len(plan.letters) == 0 {
+		return err
+	}
+	g, err := c.retryPlanned(ctx, plan)
+	if err != nil {
 		return err
 	}
 	return g.await(ctx)
-}
-
-// retryBegin is retry up to the save that makes it last; nil: there is none to wait for.
-func (c *Consumer) retryBegin(ctx context.Context, l Letter, ch change) (*saveGroup, error) {
-	seq := l.Seq
-	if len(l.Batch) == 0 {
-		return nil, fmt.Errorf("retry dead letter %d of consumer %s: the change was removed by retention before its letter was written; drop it: %w", seq, c.name(), lockstep.ErrConflict)
-	}
-	c.mu.Lock()
-	s, first := c.w.lookup(seq, ch.key), c.firstParked(ch.key)
-	known := s != none
-	waits := known && c.w.entries[s].phase != blocked
-	c.mu.Unlock()
-	if waits {
-		return nil, c.retryWaiting(l)
-	}
-	if !known && first != 0 && first < seq {
-		return nil, fmt.Errorf("retry dead letter %d of consumer %s: letter %d of the same key is earlier; retry or drop it first: %w", seq, c.name(), first, lockstep.ErrConflict)
-	}
-	next, err := c.nextParked(ctx, seq, ch.key, first)
-	if err != nil {
-		return nil, err
-	}
-	l.State = StateRetrying
-	if err := c.b.cfg.Dead.Put(ctx, c.id, l); err != nil {
-		return nil, fmt.Errorf("retry dead letter %d of consumer %s: %w", seq, c.name(), err)
-	}
-	c.mu.Lock()
-	now := c.b.now()
-	// Nothing but calls that hold c.letters makes a parked change known again.
-	s = c.w.lookup(seq, ch.key)
-	switch {
-	case s == none && c.w.comes(ch):
-		// After a crash or a seek back; the letter goes when the change is acked.
-		c.w.stray(seq)
-	case s == none:
-		c.w.revive(now, ch)
-		c.w.closeLetter(now, ch.key, seq, next)
-	case c.w.entries[s].phase == blocked:
-		c.w.unblock(now, s)
-	}
-	g := c.requestSave()
-	c.settleDown()
-	c.mu.Unlock()
-	return g, nil
 }
 
 // retryWaiting answers a retry of what is on its way already.
@@ -159,17 +118,16 @@ func (c *Consumer) Drop(ctx context.Context, seq uint64) error {
 // that does not count it any more is on disk.
 func (c *Consumer) dropBegin(ctx context.Context, seq uint64, ch change) (g *saveGroup, err error) {
 	c.mu.Lock()
-	s, first := c.w.lookup(seq, ch.key), c.firstParked(ch.key)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	s := c.w.lookup(seq, ch.key)
 	var next uint64
 	if s == none {
-		if next, err = c.nextParked(ctx, seq, ch.key, first); err != nil {
+		if next, err = c.nextParked(ctx, seq, ch.key, c.parkedAs(ch.key)); err != nil {
 			return nil, err
 		}
+		s = c.w.lookup(seq, ch.key)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s = c.w.lookup(seq, ch.key); s != none {
+	if s != none {
 		if err := c.w.dropHeld(c.b.now(), s); err != nil {
 			return nil, fmt.Errorf("drop dead letter %d of consumer %s: a worker has the change; wait until it is settled: %w", seq, c.name(), err)
 		}
@@ -182,13 +140,15 @@ func (c *Consumer) dropBegin(ctx context.Context, seq uint64, ch change) (g *sav
 	return g, nil
 }
 
-func (c *Consumer) dropEnd(ctx context.Context, seq uint64) error {
-	if err := c.b.cfg.Dead.Delete(ctx, c.id, seq); err != nil && !errors.Is(err, lockstep.ErrNotFound) {
-		return fmt.Errorf("drop dead letter %d of consumer %s: %w", seq, c.name(), err)
+func (c *Consumer) dropEnd(ctx context.Context, seqs ...uint64) error {
+	if err := c.b.cfg.Dead.DeleteSome(ctx, c.id, seqs); err != nil {
+		return fmt.Errorf("drop %d dead letters of consumer %s, from %d on: %w", len(seqs), c.name(), seqs[0], err)
 	}
 	c.mu.Lock()
-	delete(c.w.spent, seq)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	for _, seq := range seqs {
+		delete(c.w.spent, seq)
+	}
 	return nil
 }
 
@@ -243,11 +203,7 @@ func (c *Consumer) changeOf(l Letter) (change, error) {
 	c.mu.Lock()
 	m := c.match
 	c.mu.Unlock()
-	ch := m.keyOf(r)
-	if ch.sort == tableBarrier {
-		ch.key = ch.table ^ barrierSalt
-	}
-	return ch, nil
+	return m.keyed(r), nil
 }
 
 // keyParkedFirst returns the parked key whose first letter that is, or 0: a letter
@@ -263,36 +219,49 @@ func (c *Consumer) keyParkedFirst(seq uint64) uint64 {
 	return 0
 }
 
-// firstParked returns the first letter of a parked key, or 0. The caller holds mu.
-func (c *Consumer) firstParked(key uint64) uint64 {
+// parkedAs returns what is known of a parked key; n is 0 when it is not parked. The
+// caller holds mu.
+func (c *Consumer) parkedAs(key uint64) parkedKey {
 	if p := c.w.parkedKeys[key]; p != nil {
-		return p.first
+		return *p
 	}
-	return 0
+	return parkedKey{}
 }
 
-// nextParked returns the letter that follows seq among those of a parked key, or 0.
-func (c *Consumer) nextParked(ctx context.Context, seq, key, first uint64) (uint64, error) {
-	if first != seq {
-		return 0, nil // its going changes nothing about which one is first
+// nextFew is how many letters are read at a time to find the next one of a key: mostly
+// the first is it.
+const nextFew = 4
+
+// nextParked returns the letter that follows seq among those of a parked key, or 0. The
+// caller holds mu, which is free while letters are read; when one was parked meanwhile,
+// they are read again, so that the answer is of when it returns.
+func (c *Consumer) nextParked(ctx context.Context, seq, key uint64, p parkedKey) (uint64, error) {
+	if p.first != seq || p.n == 1 {
+		return 0, nil // its going changes nothing about which one is first, or there is no other
 	}
-	c.mu.Lock()
-	alone := c.w.parkedKeys[key] != nil && c.w.parkedKeys[key].n == 1
-	c.mu.Unlock()
-	if alone {
-		return 0, nil // looking for another one would read every letter
+	for {
+		m, parked := c.match, c.w.totals.Parked
+		c.mu.Unlock()
+		next, err := c.findParked(ctx, letterKey(m.order, key), key, seq)
+		c.mu.Lock()
+		if err != nil || next != 0 || c.w.totals.Parked == parked {
+			return next, err
+		}
 	}
+}
+
+func (c *Consumer) findParked(ctx context.Context, mark, key, seq uint64) (uint64, error) {
 	for after := seq; ; {
-		letters, next, err := c.b.cfg.Dead.List(ctx, c.id, after, MaxBatch)
+		letters, next, err := c.b.cfg.Dead.Find(ctx, c.id, mark, after, nextFew)
 		if err != nil {
-			return 0, fmt.Errorf("list dead letters of consumer %s: %w", c.name(), err)
+			return 0, fmt.Errorf("look for dead letters of consumer %s: %w", c.name(), err)
 		}
 		for _, l := range letters {
-			if ch, err := c.changeOf(l); err == nil && ch.key == key && l.State == StateParked {
+			if ch, err := c.changeOf(l); err == nil && ch.key == key && l.State != StateBlocked && c.waits(l) {
 				return l.Seq, nil
 			}
 		}
-		if next == 0 || len(letters) == 0 {
+		if next == 0 {
 			return 0, nil
 		}
 		after = next

@@ -20,6 +20,7 @@ const (
 	lookTime    = time.Second      // for that
 	lookBytes   = 16 << 20         // a page that has so many bytes of letters is full
 	lettersStep = 32               // that are in memory at a time, but for the page
+	workStep    = 256              // that are retried or dropped with one save
 )
 
 // LetterOrder is the order of a list of dead letters.
@@ -72,7 +73,7 @@ func (c *Consumer) Letters(ctx context.Context, q LetterQuery) (LetterPage, erro
 			p.Letters = append(p.Letters, l)
 			size += len(l.Message) + len(l.Batch)
 			full := len(p.Letters) == q.Limit
-			if last := i == len(found)-1; (full || size > lookBytes) && !(last && next == 0) {
+			if last := i == len(found)-1; (full || size > lookBytes) && (!last || next != 0) {
 				p.Next, p.Stopped = l.Seq, !full
 				return p, nil
 			}
@@ -149,7 +150,7 @@ func (c *Consumer) workLetters(ctx context.Context, w LetterWork, step letterSte
 	ends, named := time.Now().Add(lettersTime), w.Seqs != nil
 	for at, more := w.Cursor, true; more; {
 		if p.Done >= MaxLetters || time.Now().After(ends) || ctx.Err() != nil {
-			return c.workLeft(p, rest, at, named)
+			return c.workLeft(ctx, p, rest, at, named)
 		}
 		err := func() error {
 			end, err := c.begin()
@@ -158,17 +159,17 @@ func (c *Consumer) workLetters(ctx context.Context, w LetterWork, step letterSte
 			}
 			defer end()
 			var found []Letter
-			size := min(lettersStep, MaxLetters-p.Done)
+			size := min(workStep, MaxLetters-p.Done)
 			if named {
 				size = min(size, len(rest))
-				found, err = c.lettersAt(ctx, rest[:size])
+				found, size, err = c.lettersAt(ctx, rest[:size])
 				rest = rest[size:]
 				more = len(rest) > 0
 			} else {
 				var next uint64
 				found, next, err = c.b.cfg.Dead.List(ctx, c.id, at, size)
 				at, more = max(at, next), next != 0
-				found = slices.DeleteFunc(found, func(l Letter) bool { return !w.matches(l) })
+				found = slices.DeleteFunc(found, func(l Letter) bool { return !w.matches(l) || !c.waits(l) })
 			}
 			if err != nil {
 				return err
@@ -183,12 +184,12 @@ func (c *Consumer) workLetters(ctx context.Context, w LetterWork, step letterSte
 }
 
 // workLeft completes the progress of a call that ends early.
-func (c *Consumer) workLeft(p LetterProgress, rest []uint64, at uint64, named bool) (LetterProgress, error) {
+func (c *Consumer) workLeft(ctx context.Context, p LetterProgress, rest []uint64, at uint64, named bool) (LetterProgress, error) {
 	if p.Left = uint64(len(rest)); named {
 		return p, nil
 	}
 	// The caller may be gone; how far it came is still to be told.
-	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
 	defer cancel()
 	left, err := c.b.cfg.Dead.Behind(ctx, c.id, at)
 	if err != nil {
@@ -199,23 +200,28 @@ func (c *Consumer) workLeft(p LetterProgress, rest []uint64, at uint64, named bo
 }
 
 func (w LetterWork) matches(l Letter) bool {
-	return l.State != StateRetrying && hasReason(l, w.Reason) && (w.Before.IsZero() || l.At.Before(w.Before))
+	return hasReason(l, w.Reason) && (w.Before.IsZero() || l.At.Before(w.Before))
 }
 
-// lettersAt returns the letters with these seqs that there are.
-func (c *Consumer) lettersAt(ctx context.Context, seqs []uint64) ([]Letter, error) {
-	var found []Letter
-	for _, seq := range seqs {
+// lettersAt returns the letters with these seqs that there are, and how many seqs it has
+// looked at: not all when they are large.
+func (c *Consumer) lettersAt(ctx context.Context, seqs []uint64) (found []Letter, looked int, err error) {
+	size := 0
+	for i, seq := range seqs {
+		if size > lookBytes {
+			return found, i, nil
+		}
 		l, err := c.b.cfg.Dead.Get(ctx, c.id, seq)
 		if errors.Is(err, lockstep.ErrNotFound) {
 			continue // somebody was faster
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		size += len(l.Message) + len(l.Batch)
 		found = append(found, l)
 	}
-	return found, nil
+	return found, len(seqs), nil
 }
 
 // skip counts a letter that cannot be worked on; other errors it returns.
@@ -229,45 +235,43 @@ func (p *LetterProgress) skip(err error) error {
 	return nil
 }
 
-// retryStep waits for one save for all of its letters.
+// retryStep writes its letters together, and waits for one save for all of them.
 func (c *Consumer) retryStep(ctx context.Context, p *LetterProgress, letters []Letter) error {
-	var groups []*saveGroup
+	var plan retryPlan
 	var failed error
 	for _, l := range letters {
-		if l.State == StateRetrying {
+		if !c.waits(l) {
 			continue
 		}
 		ch, err := c.changeOf(l)
-		var g *saveGroup
 		if err == nil {
-			g, err = c.retryBegin(ctx, l, ch)
+			err = c.planRetry(ctx, &plan, l, ch)
 		}
 		if err != nil {
 			if failed = p.skip(err); failed != nil {
 				break
 			}
-			continue
-		}
-		if g != nil {
-			groups = append(groups, g)
 		}
 	}
-	for _, g := range groups {
-		if err := g.await(context.WithoutCancel(ctx)); err != nil { // a save ends by itself
-			return errors.Join(failed, err)
-		}
-		p.Done++
+	if len(plan.letters) == 0 {
+		return failed
 	}
+	ctx = context.WithoutCancel(ctx) // what was begun ends by itself
+	g, err := c.retryPlanned(ctx, plan)
+	if err == nil {
+		err = g.await(ctx)
+	}
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	p.Done += len(plan.letters)
 	return failed
 }
 
 // dropStep waits for one save for all of its letters, and then removes them.
 func (c *Consumer) dropStep(ctx context.Context, p *LetterProgress, letters []Letter) error {
-	type begun struct {
-		seq  uint64
-		save *saveGroup
-	}
-	var list []begun
+	var seqs []uint64
+	var saves []*saveGroup
 	var failed error
 	for _, l := range letters {
 		ch, err := c.changeOf(l)
@@ -281,17 +285,21 @@ func (c *Consumer) dropStep(ctx context.Context, p *LetterProgress, letters []Le
 			}
 			continue
 		}
-		list = append(list, begun{l.Seq, g})
+		seqs, saves = append(seqs, l.Seq), append(saves, g)
 	}
-	for _, one := range list {
-		if err := one.save.await(context.WithoutCancel(ctx)); err != nil { // a save ends by itself
+	if len(seqs) == 0 {
+		return failed
+	}
+	ctx = context.WithoutCancel(ctx) // what was begun ends by itself
+	for _, g := range saves {
+		if err := g.await(ctx); err != nil {
 			return errors.Join(failed, err)
 		}
-		// Settled: the letter goes now, or with a later save.
-		if err := c.dropEnd(context.WithoutCancel(ctx), one.seq); err != nil {
-			return errors.Join(failed, err)
-		}
-		p.Done++
 	}
+	// Settled: the letters go now, or with a later save.
+	if err := c.dropEnd(ctx, seqs...); err != nil {
+		return errors.Join(failed, err)
+	}
+	p.Done += len(seqs)
 	return failed
 }

@@ -49,13 +49,20 @@ type States interface {
 type Dead interface {
 	Put(ctx context.Context, consumer string, l Letter) error // replaces one of the same seq
 	Get(ctx context.Context, consumer string, seq uint64) (Letter, error)
-	// List returns letters by ascending seq, those behind after.
+	// PutSome is Put for many. After an error nothing is known about any of them.
+	PutSome(ctx context.Context, consumer string, letters []Letter) error
+	// List returns letters by ascending seq, those behind after. It may return fewer than
+	// limit and a next all the same, when they are large.
 	List(ctx context.Context, consumer string, after uint64, limit int) (letters []Letter, next uint64, err error)
 	// ListBefore returns letters by descending seq, those below before; 0: the newest.
 	ListBefore(ctx context.Context, consumer string, before uint64, limit int) (letters []Letter, next uint64, err error)
+	// Find is List for letters that may be of a key: whose Key is that one, or has another
+	// upper half.
+	Find(ctx context.Context, consumer string, key, after uint64, limit int) (letters []Letter, next uint64, err error)
 	// Behind counts the letters with seqs above seq.
 	Behind(ctx context.Context, consumer string, seq uint64) (uint64, error)
 	Delete(ctx context.Context, consumer string, seq uint64) error
+	DeleteSome(ctx context.Context, consumer string, seqs []uint64) error // those that there are
 	DeleteAll(ctx context.Context, consumer string) error
 	Count(ctx context.Context, consumer string) (uint64, error)
 }

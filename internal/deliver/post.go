@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"lockstep"
@@ -28,7 +29,7 @@ func (c *Consumer) post() {
 		if len(w.parkQueue) > 0 {
 			err = c.postLetter(w, w.parkQueue[0])
 		} else {
-			err = c.eraseLetter(w, w.erasable[0])
+			err = c.eraseLetters(w, w.erasable[:min(len(w.erasable), workStep)])
 		}
 		if err == nil {
 			backoff = firstBackoff
@@ -92,6 +93,9 @@ func (c *Consumer) letter(ctx context.Context, m *matcher, h handout, r parkRequ
 	l := Letter{
 		Seq: r.seq, Database: c.tail.database, Reason: shorten(r.reason), State: r.state, Attempts: r.attempts, At: c.b.timeOf(c.b.now()),
 	}
+	if r.key != 0 {
+		l.Key = letterKey(m.order, r.key)
+	}
 	record, err := c.record(ctx, h)
 	if err != nil {
 		if isGone(err) {
@@ -105,6 +109,7 @@ func (c *Consumer) letter(ctx context.Context, m *matcher, h handout, r parkRequ
 		return l, err
 	}
 	l.Batch = own.Batch().Bytes()
+	l.Key = letterKey(m.order, m.keyed(record).key)
 	l.Table = record.Table().String()
 	l.PKs = json.RawMessage(record.PKs())
 	if len(l.PKs) == 0 {
@@ -124,21 +129,24 @@ func (c *Consumer) letter(ctx context.Context, m *matcher, h handout, r parkRequ
 	return l, nil
 }
 
-// eraseLetter deletes the letter of a change that was settled after a retry. It is
+// eraseLetters deletes the letters of changes that were settled after a retry. It is
 // called with mu held, which it gives back.
-func (c *Consumer) eraseLetter(w *window, seq uint64) error {
+func (c *Consumer) eraseLetters(w *window, seqs []uint64) error {
+	seqs = slices.Clone(seqs)
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), letterTimeout)
 	defer cancel()
-	if err := c.b.cfg.Dead.Delete(ctx, c.id, seq); err != nil && !isGone(err) {
+	if err := c.b.cfg.Dead.DeleteSome(ctx, c.id, seqs); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(w.erasable) > 0 && w.erasable[0] == seq {
-		w.erasable = w.erasable[1:]
+	if len(w.erasable) >= len(seqs) && slices.Equal(w.erasable[:len(seqs)], seqs) {
+		w.erasable = w.erasable[len(seqs):]
 	}
-	delete(w.spent, seq)
+	for _, seq := range seqs {
+		delete(w.spent, seq)
+	}
 	if len(w.erasable) == 0 && c.w == w && c.err == nil {
 		c.requestSave()
 	}

@@ -51,6 +51,7 @@ func (d realDead) List(ctx context.Context, consumer string, after uint64, limit
 type real struct {
 	server *stream.Server
 	log    *stream.Log
+	dead   *stream.Dead
 	broker *deliver.Broker
 }
 
@@ -79,7 +80,7 @@ func openReal(ctx context.Context, dir string) (*real, error) {
 			return deliver.Mirrored{SyncID: acme, Sync: "acme", Provider: "stripe", Collection: "stripe:" + table}, schema == "stripe"
 		},
 	})
-	return &real{server: s, log: log, broker: b}, nil
+	return &real{server: s, log: log, dead: dead, broker: b}, nil
 }
 
 func newReal(t testing.TB, dir string) *real {
@@ -416,6 +417,23 @@ func benchmarkDeliver(b *testing.B, keys, size int) {
 
 func (d realDead) ListBefore(ctx context.Context, consumer string, before uint64, limit int) ([]deliver.Letter, uint64, error) {
 	found, next, err := d.Dead.ListBefore(ctx, consumer, before, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
+}
+
+func (d realDead) PutSome(ctx context.Context, consumer string, list []deliver.Letter) error {
+	stored := make([]stream.Letter, len(list))
+	for i, letter := range list {
+		stored[i] = stream.Letter(letter)
+	}
+	return d.Dead.PutSome(ctx, consumer, stored)
+}
+
+func (d realDead) Find(ctx context.Context, consumer string, key, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := d.Dead.Find(ctx, consumer, key, after, limit)
 	list := make([]deliver.Letter, len(found))
 	for i, letter := range found {
 		list[i] = deliver.Letter(letter)

@@ -2,6 +2,7 @@ package deliver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -185,4 +186,39 @@ func (d *memDead) Behind(_ context.Context, consumer string, seq uint64) (uint64
 		}
 	}
 	return n, nil
+}
+
+func (d *memDead) PutSome(ctx context.Context, consumer string, letters []deliver.Letter) error {
+	for _, l := range letters {
+		if err := d.Put(ctx, consumer, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *memDead) DeleteSome(ctx context.Context, consumer string, seqs []uint64) error {
+	for _, seq := range seqs {
+		if err := d.Delete(ctx, consumer, seq); err != nil && !errors.Is(err, lockstep.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *memDead) Find(_ context.Context, consumer string, key, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []deliver.Letter
+	for _, seq := range slices.Sorted(maps.Keys(d.letters[consumer])) {
+		l := d.letters[consumer][seq]
+		if seq <= after || l.Key != key && l.Key>>32 == key>>32 {
+			continue
+		}
+		if len(list) == limit {
+			return list, list[limit-1].Seq, nil
+		}
+		list = append(list, l)
+	}
+	return list, 0, nil
 }

@@ -26,7 +26,7 @@ type kafkaSettings struct {
 }
 
 // kafkaBatch is how many changes are produced at a time where nobody says.
-const kafkaBatch = 500
+const kafkaBatch = 1000
 
 func openKafka(t Target, settings any) (pump.Opened, error) {
 	s := settings.(*kafkaSettings)

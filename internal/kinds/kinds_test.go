@@ -31,12 +31,14 @@ func TestFaultsOfWebhookSettingsNameTheirField(t *testing.T) {
 		`{}`:                       "url",
 		`7`:                        "",
 		`{"urll":1,"timeout":"x"}`: "timeout urll",
-		`{"url":"https://a.test","concurrency":1000}`:        "concurrency",
-		`{"url":"https://a.test","concurrency":-1}`:          "concurrency",
-		`{"url":"https://a.test","gzip":"perhaps"}`:          "gzip",
-		`{"url":"https://a.test","headers":[1]}`:             "headers",
-		`{"url":"https://a.test","secrets":{"a":1}}`:         "secrets",
-		`{"url":"https://a.test","secrets":[{"until":"x"}]}`: "secrets",
+		`{"url":"https://a.test","concurrency":1000}`:                                                "concurrency",
+		`{"url":"https://a.test","concurrency":-1}`:                                                  "concurrency",
+		`{"url":"https://a.test","gzip":"perhaps"}`:                                                  "gzip",
+		`{"url":"https://a.test","handshake":true,"origin":"events.example.com","request_rate":120}`: "",
+		`{"url":"https://a.test","handshake":"perhaps","request_rate":-1}`:                           "handshake request_rate",
+		`{"url":"https://a.test","headers":[1]}`:                                                     "headers",
+		`{"url":"https://a.test","secrets":{"a":1}}`:                                                 "secrets",
+		`{"url":"https://a.test","secrets":[{"until":"x"}]}`:                                         "secrets",
 		`{"url":{"a":1}}`: "url",
 		`{"url":"https://a.test","path":"record."}`:    "path",
 		`{"url":"https://a.test","method":"record +"}`: "method",
@@ -50,7 +52,7 @@ func TestFaultsOfWebhookSettingsNameTheirField(t *testing.T) {
 			t.Errorf("%s: faults at %q, want %q: %+v", settings, got, want, problems)
 		}
 	}
-	for _, bad := range []string{`{"url":"ftp://a.test"}`, `{"url":"https://127.0.0.1"}`, `{"url":"https://a.test","secret":"topsecret"}`, `{"url":"https://a.test","format":"xml"}`} {
+	for _, bad := range []string{`{"url":"ftp://a.test"}`, `{"url":"https://127.0.0.1"}`, `{"url":"https://a.test","secret":"topsecret"}`, `{"url":"https://a.test","format":"xml"}`, `{"url":"https://a.test","origin":"a.test"}`, `{"url":"https://a.test","handshake":true,"origin":"topsecret/"}`} {
 		problems := kinds.Check("webhook", json.RawMessage(bad))
 		if len(problems) != 1 || strings.Contains(problems[0].Message, "topsecret") {
 			t.Errorf("%s: %+v", bad, problems)

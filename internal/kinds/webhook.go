@@ -32,6 +32,9 @@ type webhookSettings struct {
 	Source       text            `json:"source"`
 	Gzip         truth           `json:"gzip"`
 	Concurrency  count           `json:"concurrency"`
+	Handshake    truth           `json:"handshake"`
+	Origin       text            `json:"origin"`
+	RequestRate  count           `json:"request_rate"`
 }
 
 // signingSecret is a secret, or one with its end.
@@ -65,6 +68,7 @@ func openWebhook(_ Target, settings any) (pump.Opened, error) {
 	}
 	c := webhook.Config{
 		URL: string(s.URL), Timeout: time.Duration(s.Timeout), Format: webhook.Format(s.Format), Source: string(s.Source),
+		Handshake: bool(s.Handshake), Origin: string(s.Origin), RequestRate: int(s.RequestRate),
 		AllowPrivate: bool(s.AllowPrivate), Gzip: bool(s.Gzip), Kept: 2 << 10, Attempt: noteAttempt,
 	}
 	if s.Secret != "" {

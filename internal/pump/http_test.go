@@ -117,6 +117,50 @@ func (e *endpoint) sink(t testing.TB) *webhook.Webhook {
 	return w
 }
 
+// TestAnEndpointWithoutConsentIsRefused: nothing is delivered and no attempt counts until
+// it consents, which is asked again and again.
+func TestAnEndpointWithoutConsentIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(100, 10)
+	var mu sync.Mutex
+	consents, early := false, 0
+	e := newEndpoint(t)
+	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		mu.Lock()
+		open := consents
+		if !open && q.Method != http.MethodOptions {
+			early++
+		}
+		mu.Unlock()
+		if q.Method != http.MethodOptions {
+			e.serve(w, q)
+		} else if open {
+			w.Header().Set("WebHook-Allowed-Origin", q.Header.Get("WebHook-Request-Origin"))
+		}
+	}))
+	t.Cleanup(door.Close)
+	w, err := webhook.New(webhook.Config{URL: door.URL, AllowPrivate: true, Handshake: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer(func(d *deliver.Definition) { d.MaxAttempts = 1 })
+	p, stop := pumping(t, c, w, nil)
+	eventually(t, "it is refused", func() bool {
+		s := p.Status()
+		return s.State == pump.Refused && strings.Contains(s.Reason, "gave no consent to deliveries")
+	})
+	mu.Lock()
+	consents = true
+	mu.Unlock()
+	eventually(t, "all are settled", settled(c, 100))
+	stop()
+	e.check(t, 100)
+	if early > 0 {
+		t.Errorf("%d deliveries came before the consent", early)
+	}
+}
+
 func TestAnEndpointThatIsDeadUnderLoadCatchesUp(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -155,10 +155,8 @@ func TestADestinationThatFailsForEverythingCostsNoAttempts(t *testing.T) {
 	for _, keys := range []int{8, 100} { // few keys are tried again and again
 		r := newRig(t)
 		r.fill(1000, keys)
-		c := r.consumer(func(d *deliver.Definition) {
-			d.MaxAttempts = 2
-			// Every key has its first attempt before any has its second.
-			d.Backoff = deliver.Backoff{First: 300 * time.Millisecond, Max: 300 * time.Millisecond}
+		c := r.consumer(func(d *deliver.Definition) { // every key has its first attempt before any has its second
+			d.MaxAttempts, d.Backoff = 2, deliver.Backoff{First: 300 * time.Millisecond, Max: 300 * time.Millisecond}
 		})
 		to := newReceiver()
 		var writes atomic.Int32

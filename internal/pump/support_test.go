@@ -319,3 +319,20 @@ func (d realDead) ListBefore(ctx context.Context, consumer string, before uint64
 	}
 	return list, next, err
 }
+
+func (d realDead) PutSome(ctx context.Context, consumer string, list []deliver.Letter) error {
+	stored := make([]stream.Letter, len(list))
+	for i, letter := range list {
+		stored[i] = stream.Letter(letter)
+	}
+	return d.Dead.PutSome(ctx, consumer, stored)
+}
+
+func (d realDead) Find(ctx context.Context, consumer string, key, after uint64, limit int) ([]deliver.Letter, uint64, error) {
+	found, next, err := d.Dead.Find(ctx, consumer, key, after, limit)
+	list := make([]deliver.Letter, len(found))
+	for i, letter := range found {
+		list[i] = deliver.Letter(letter)
+	}
+	return list, next, err
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -172,17 +173,17 @@ func (m *lettersModel) check(t *rapid.T) {
 	}
 }
 
-func TestIndexOfLettersIsThatOfTheStreamWhateverFileItBeganWith(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "letters")
-		if err != nil {
-			t.Fatal(err)
+func TestIndexOfLettersIsThatOfTheStreamWhateverFileItBeganWith(outer *testing.T) {
+	outer.Parallel()
+	ends := time.Now().Add(15 * time.Second) // each example opens the stream several times
+	rapid.Check(outer, func(t *rapid.T) {
+		if time.Now().After(ends) {
+			return
 		}
-		m := &lettersModel{t: t, dir: dir, want: map[string]map[uint64]Letter{consumerA: {}, consumerB: {}}}
+		m := &lettersModel{t: t, dir: outer.TempDir(), want: map[string]map[uint64]Letter{consumerA: {}, consumerB: {}}}
 		m.open()
 		defer func() {
-			if err := errors.Join(m.s.Close(), os.RemoveAll(dir)); err != nil {
+			if err := m.s.Close(); err != nil {
 				t.Error(err)
 			}
 		}()
@@ -190,6 +191,39 @@ func TestIndexOfLettersIsThatOfTheStreamWhateverFileItBeganWith(t *testing.T) {
 			"put": m.Put, "delete": m.Delete, "delete all": m.DeleteAll, "doubt": m.Doubt, "reopen": m.Reopen, "": m.check,
 		})
 	})
+}
+
+// A file that a kill has left behind is of before deletions, replacements and new letters.
+func TestIndexOfLettersGoesOnFromAnOlderFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, lettersFile)
+	s := openServer(t, Config{Dir: dir})
+	d := openDead(t, s)
+	for seq := range uint64(10) {
+		put(t, d, consumerA, letter(seq+1))
+	}
+	closeServer(t, s)
+	older, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = openServer(t, Config{Dir: dir})
+	d = openDead(t, s)
+	if err := d.DeleteSome(t.Context(), consumerA, []uint64{1, 5, 6}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, consumerA, letter(2))
+	put(t, d, consumerA, letter(11))
+	closeServer(t, s)
+	if err := os.WriteFile(path, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d = openDead(t, openServer(t, Config{Dir: dir}))
+	wantCount(t, d, consumerA, 8)
+	if n, err := d.Behind(t.Context(), consumerA, 4); err != nil || n != 5 {
+		t.Errorf("%d letters behind the fourth, error %v; want 5", n, err)
+	}
 }
 
 // Letters that are replaced and deleted at the same time are all counted right.

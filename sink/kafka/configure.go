@@ -55,6 +55,11 @@ func (k *Kafka) configure() ([]kgo.Opt, error) {
 	return k.options(codec, mechanism), nil
 }
 
+// company is how long a record waits for the others of its call, which end the wait when
+// they are all there. Without, the first ones would leave alone: a small batch costs as
+// much to compress and to send as a large one.
+const company = 10 * time.Millisecond
+
 func codecs() map[Compression]kgo.CompressionCodec {
 	return map[Compression]kgo.CompressionCodec{
 		Gzip: kgo.GzipCompression(), None: kgo.NoCompression(), Snappy: kgo.SnappyCompression(), LZ4: kgo.Lz4Compression(), Zstd: kgo.ZstdCompression(),
@@ -65,7 +70,7 @@ func (k *Kafka) options(codec kgo.CompressionCodec, mechanism sasl.Mechanism) []
 	c := k.config
 	request := c.request()
 	options := []kgo.Opt{
-		kgo.SeedBrokers(c.Brokers...), kgo.ClientID("lockstep"), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(c.Linger),
+		kgo.SeedBrokers(c.Brokers...), kgo.ClientID("lockstep"), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(or(c.Linger, company)),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProduceRequestTimeout(request),
 		kgo.RequestTimeoutOverhead(request), kgo.RetryTimeout(c.Timeout), kgo.DialTimeout(request),
 		// A call must end, also when brokers are silent: what they had already then comes twice.

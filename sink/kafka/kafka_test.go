@@ -213,6 +213,31 @@ func TestALostAnswerIsNoSecondRecord(t *testing.T) {
 	}
 }
 
+// TestACallIsOneBatchForEachPartition: its records leave together, however fast the
+// first of them could go.
+func TestACallIsOneBatchForEachPartition(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	k := open(t, Config{Brokers: c.ListenAddrs()})
+	write(t, k, change(1, "0")) // the topic is known then
+	requests := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	const calls, size = 20, 500
+	for call := range calls {
+		messages := make([]sink.Message, size)
+		for i := range messages {
+			messages[i] = change(uint64(call*size+i+2), fmt.Sprint(i))
+		}
+		write(t, k, messages...)
+	}
+	// A machine that stops for a moment may part a call.
+	if n := requests.Hits(); n < calls || n > 2*calls {
+		t.Errorf("%d calls became %d requests", calls, n)
+	}
+	if list := newReader(t, c, "app.public.orders").all(t); len(list) != calls*size+1 {
+		t.Errorf("%d records are stored, want %d", len(list), calls*size+1)
+	}
+}
+
 func TestWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

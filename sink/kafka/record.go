@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -88,26 +89,89 @@ func Word(name string) string {
 	return b.String()
 }
 
-// record makes the record of a message. Its bytes are copies: the client may hold them
-// longer than the call takes.
-func (k *Kafka) record(topic string, m *sink.Message) *kgo.Record {
+// attributes is how many headers a record has at most.
+const attributes = 9
+
+// shelf is where the records of a call are made, in memory that they share: copies,
+// since the client may hold them longer than the call takes. What neighbours have in
+// common is made once.
+type shelf struct {
+	k       *Kafka
+	records []kgo.Record
+	headers []kgo.RecordHeader
+	bytes   []byte
+
+	at     place // of the last message
+	topic  string
+	limit  int // of the topic
+	source []byte
+	kind   []byte
+
+	json, version []byte
+}
+
+// newShelf makes room for the records of messages.
+func newShelf(k *Kafka, messages []sink.Message, list []int) *shelf {
+	room := 0
+	for _, i := range list {
+		m := &messages[i]
+		room += len(m.Body) + 2*len(m.PKs) + len(m.IdempotencyKey) + 80
+	}
+	return &shelf{
+		k: k, records: make([]kgo.Record, 0, len(list)), headers: make([]kgo.RecordHeader, 0, attributes*len(list)), bytes: make([]byte, 0, room),
+		json: []byte("application/json"), version: []byte("1.0"),
+	}
+}
+
+// turn finds out what depends on the message's place, unless the last one had the same.
+func (s *shelf) turn(ctx context.Context, m *sink.Message) error {
+	at := place{m.Database, m.Schema, m.Table, m.Action, m.Provider, m.Collection}
+	if s.limit > 0 && s.k.config.TopicFor == nil && at == s.at {
+		return nil
+	}
+	s.limit = 0
+	topic, err := s.k.topic(m)
+	if err == nil {
+		err = s.k.ready(ctx, topic)
+	}
+	if err != nil {
+		return err
+	}
+	s.at, s.topic, s.limit = at, topic, s.k.limit(topic)
+	s.source, s.kind = []byte("/databases/"+url.PathEscape(m.Database)), []byte(kindOf(m))
+	return nil
+}
+
+// record makes the record of a message, for the topic of the last turn.
+func (s *shelf) record(m *sink.Message) *kgo.Record {
 	parts := partsOf(m.PKs)
-	r := &kgo.Record{Topic: topic, Key: k.key(m, parts), Timestamp: m.CommitTime, Headers: headers(m, parts)}
-	if !k.config.Tombstones || m.Action != lockstep.Delete {
-		r.Value = append(make([]byte, 0, len(m.Body)), m.Body...)
+	s.records = append(s.records, kgo.Record{Topic: s.topic, Key: s.key(m, parts), Timestamp: m.CommitTime, Headers: s.attributes(m, parts)})
+	r := &s.records[len(s.records)-1] // there is room for all: none of them moves
+	if !s.k.config.Tombstones || m.Action != lockstep.Delete {
+		r.Value = s.put(m.Body)
 	}
 	return r
 }
 
-// key returns the key of a message.
-func (k *Kafka) key(m *sink.Message, parts []string) []byte {
+// put copies bytes to the shelf.
+func (s *shelf) put(text []byte) []byte { return s.take(append(s.bytes, text...)) }
+
+// take takes over what was appended to the shelf's bytes, and returns it.
+func (s *shelf) take(longer []byte) []byte {
+	from := len(s.bytes)
+	s.bytes = longer
+	return longer[from:len(longer):len(longer)]
+}
+
+// key returns the key of a message's record.
+func (s *shelf) key(m *sink.Message, parts []string) []byte {
 	switch {
-	case k.config.Key == KeyOrder || len(parts) == 0:
-		return strconv.AppendUint(nil, m.Key, 10)
+	case s.k.config.Key == KeyOrder || len(parts) == 0:
+		return s.take(strconv.AppendUint(s.bytes, m.Key, 10))
 	case len(parts) == 1:
-		return []byte(parts[0])
+		return s.take(append(s.bytes, parts[0]...))
 	}
-	return append([]byte(nil), m.PKs...)
+	return s.put(m.PKs)
 }
 
 // partsOf decodes a key.
@@ -120,30 +184,45 @@ func partsOf(pks json.RawMessage) []string {
 	return list
 }
 
-// headers are the attributes of CloudEvents 1.0 in binary mode.
-func headers(m *sink.Message, parts []string) []kgo.RecordHeader {
+// kindOf is the CloudEvents type of a message.
+func kindOf(m *sink.Message) string {
 	kind := "lockstep."
 	for _, part := range []string{m.Schema, m.Table} {
 		if part != "" {
 			kind += part + "." //nolint:modernize // two at most
 		}
 	}
-	list := []kgo.RecordHeader{
-		{Key: "content-type", Value: []byte("application/json")},
-		{Key: "ce_specversion", Value: []byte("1.0")},
-		{Key: "ce_id", Value: []byte(m.IdempotencyKey)},
-		{Key: "ce_source", Value: []byte("/databases/" + url.PathEscape(m.Database))},
-		{Key: "ce_type", Value: []byte(kind + m.Action.String())},
-		{Key: "ce_sequence", Value: fmt.Appendf(nil, "%020d", m.Seq)},
-		{Key: "ce_partitionkey", Value: strconv.AppendUint(nil, m.Key, 10)},
+	return kind + m.Action.String()
+}
+
+// attributes are those of CloudEvents 1.0 in binary mode, as headers.
+func (s *shelf) attributes(m *sink.Message, parts []string) []kgo.RecordHeader {
+	from := len(s.headers)
+	add := func(key string, value []byte) {
+		s.headers = append(s.headers, kgo.RecordHeader{Key: key, Value: value})
 	}
+	add("content-type", s.json)
+	add("ce_specversion", s.version)
+	add("ce_id", s.take(append(s.bytes, m.IdempotencyKey...)))
+	add("ce_source", s.source)
+	add("ce_type", s.kind)
+	add("ce_sequence", s.take(appendSequence(s.bytes, m.Seq)))
+	add("ce_partitionkey", s.take(strconv.AppendUint(s.bytes, m.Key, 10)))
 	if !m.CommitTime.IsZero() {
-		list = append(list, kgo.RecordHeader{Key: "ce_time", Value: m.CommitTime.UTC().AppendFormat(nil, time.RFC3339Nano)})
+		add("ce_time", s.take(m.CommitTime.UTC().AppendFormat(s.bytes, time.RFC3339Nano)))
 	}
 	if text := subject(parts); text != "" {
-		list = append(list, kgo.RecordHeader{Key: "ce_subject", Value: []byte(text)})
+		add("ce_subject", s.take(append(s.bytes, text...)))
 	}
-	return list
+	return s.headers[from:len(s.headers):len(s.headers)]
+}
+
+// appendSequence appends a seq with leading zeros, so that texts sort as numbers do.
+func appendSequence(dst []byte, seq uint64) []byte {
+	const zeros = "00000000000000000000"
+	var digits [len(zeros)]byte
+	text := strconv.AppendUint(digits[:0], seq, 10)
+	return append(append(dst, zeros[len(text):]...), text...)
 }
 
 // subject is the key's text; of several columns, each escaped as in a path, with

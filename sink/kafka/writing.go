@@ -61,20 +61,15 @@ func (w *writing) run(ctx context.Context) {
 
 // send hands records to the client, and returns how many.
 func (w *writing) send(ctx context.Context, list []int, outcomes chan<- outcome) (out int) {
+	shelf := newShelf(w.k, w.messages, list)
+	defer w.k.begin()
 	for _, i := range list {
 		m := &w.messages[i]
 		if w.failed[m.Key] {
 			w.errs[i] = w.k.refusal(sink.Retry, "an earlier change of its key was not delivered", nil)
 			continue
 		}
-		topic, err := w.k.topic(m)
-		if err == nil {
-			err = w.k.ready(ctx, topic)
-		}
-		var r *kgo.Record
-		if err == nil {
-			r, err = w.fitting(topic, m)
-		}
+		r, err := w.fitting(ctx, shelf, m)
 		if rejected(err) {
 			w.errs[i], w.failed[m.Key] = err, true
 			continue
@@ -85,7 +80,7 @@ func (w *writing) send(ctx context.Context, list []int, outcomes chan<- outcome)
 		}
 		out++
 		w.errs[i] = nil
-		w.k.client.Produce(ctx, r, func(_ *kgo.Record, err error) { outcomes <- outcome{i, topic, err, ctx.Err() == nil} })
+		w.k.client.Produce(ctx, r, func(r *kgo.Record, err error) { outcomes <- outcome{i, r.Topic, err, ctx.Err() == nil} })
 	}
 	return out
 }
@@ -115,12 +110,27 @@ func rejected(err error) bool {
 	return errors.As(err, &e) && e.Kind == sink.Rejected
 }
 
-func (w *writing) fitting(topic string, m *sink.Message) (*kgo.Record, error) {
-	r := w.k.record(topic, m)
-	if limit := w.k.limit(topic); size(r) > limit {
-		return nil, w.k.refusal(sink.Rejected, fmt.Sprintf("the change is larger than the topic %s takes (%d bytes)", topic, limit), nil)
+// fitting makes the record of a message, if its topic takes it.
+func (w *writing) fitting(ctx context.Context, s *shelf, m *sink.Message) (*kgo.Record, error) {
+	if err := s.turn(ctx, m); err != nil {
+		return nil, err
+	}
+	r := s.record(m)
+	if size(r) > s.limit {
+		return nil, w.k.refusal(sink.Rejected, fmt.Sprintf("the change is larger than the topic %s takes (%d bytes)", s.topic, s.limit), nil)
 	}
 	return r, nil
+}
+
+// begin has the client send what waits for company, unless it was told how long to
+// wait: of a call all records are there.
+func (k *Kafka) begin() {
+	if k.config.Linger > 0 {
+		return
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = k.client.Flush(over) // it begins with everything, and waits for nothing when its time is over
 }
 
 // heard notes what became of a record.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,22 +17,26 @@ import (
 // headers are the attributes of CloudEvents 1.0 in binary mode, and what JetStream
 // knows a message by.
 func headers(stream string, m *sink.Message) natsgo.Header {
-	h := natsgo.Header{
-		"Nats-Msg-Id":          {m.IdempotencyKey},
-		"Nats-Expected-Stream": {stream},
-		"content-type":         {"application/json"},
-		"ce-specversion":       {"1.0"},
-		"ce-id":                {escape(m.IdempotencyKey)},
-		"ce-source":            {"/databases/" + url.PathEscape(m.Database)},
-		"ce-type":              {escape(typeOf(m))},
-		"ce-partitionkey":      {fmt.Sprint(m.Key)},
-		"ce-sequence":          {fmt.Sprintf("%020d", m.Seq)},
+	const most = 11
+	h, values := make(natsgo.Header, most), make([]string, 0, most)
+	add := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
+	add("Nats-Msg-Id", m.IdempotencyKey)
+	add("Nats-Expected-Stream", stream)
+	add("content-type", "application/json")
+	add("ce-specversion", "1.0")
+	add("ce-id", escape(m.IdempotencyKey))
+	add("ce-source", "/databases/"+url.PathEscape(m.Database))
+	add("ce-type", escape(typeOf(m)))
+	add("ce-partitionkey", strconv.FormatUint(m.Key, 10))
+	add("ce-sequence", fmt.Sprintf("%020d", m.Seq))
 	if !m.CommitTime.IsZero() {
-		h["ce-time"] = []string{m.CommitTime.UTC().Format(time.RFC3339Nano)}
+		add("ce-time", m.CommitTime.UTC().Format(time.RFC3339Nano))
 	}
 	if s := keyText(m.PKs); s != "" {
-		h["ce-subject"] = []string{escape(s)}
+		add("ce-subject", escape(s))
 	}
 	return h
 }

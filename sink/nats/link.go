@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -217,7 +218,7 @@ func (l *link) answered(m *natsgo.Msg) {
 		return
 	}
 	r := reply{number: number, status: m.Header.Get("Status")}
-	if r.status == "" {
+	if r.status == "" && !plain(m.Data) {
 		r.bad = json.Unmarshal(m.Data, &r.ack) != nil || r.ack.Error == nil && r.ack.Stream == ""
 	}
 	l.mu.Lock()
@@ -226,6 +227,14 @@ func (l *link) answered(m *natsgo.Msg) {
 		delete(l.waiting, number)
 		to <- r // it has room for as many as its call publishes
 	}
+}
+
+// plain reports whether an answer is an acknowledgment as servers write it, without an
+// error: nothing else of it matters.
+func plain(answer []byte) bool {
+	const head = `{"stream":"`
+	return len(answer) > len(head) && bytes.HasPrefix(answer, []byte(head)) && answer[len(head)] != '"' &&
+		answer[len(answer)-1] == '}' && !bytes.Contains(answer, []byte("error"))
 }
 
 // publish sends a message; its reply comes to the channel, which has room for it.

@@ -94,20 +94,38 @@ func (s *server) target(c Config) locksteptest.Target {
 		},
 		Idempotent: true, Secrets: []string{password},
 	}
-	if s.fake == nil {
-		return target
-	}
-	trouble := func(text string) func(testing.TB) func() {
-		return func(testing.TB) func() {
-			s.fake.SetError(text)
-			return func() { s.fake.SetError("") }
+	switch {
+	case s.fake != nil:
+		trouble := func(text string) func(testing.TB) func() {
+			return func(testing.TB) func() {
+				s.fake.SetError(text)
+				return func() { s.fake.SetError("") }
+			}
+		}
+		target.Trouble = map[sink.Kind]func(testing.TB) func(){
+			sink.Retry:   trouble("OOM command not allowed when used memory > 'maxmemory'"),
+			sink.Refused: trouble("NOPERM this user has no permissions"),
+		}
+	case s.own:
+		target.Trouble = map[sink.Kind]func(testing.TB) func(){
+			sink.Retry:   s.told([]any{"CONFIG", "SET", "maxmemory", "1"}, []any{"CONFIG", "SET", "maxmemory", "0"}),
+			sink.Refused: s.told([]any{"ACL", "SETUSER", "default", "-@write", "-@scripting"}, []any{"ACL", "SETUSER", "default", "+@all"}),
 		}
 	}
-	target.Trouble = map[sink.Kind]func(testing.TB) func(){
-		sink.Retry:   trouble("OOM command not allowed when used memory > 'maxmemory'"),
-		sink.Refused: trouble("NOPERM this user has no permissions"),
-	}
 	return target
+}
+
+// told makes trouble with one command, and ends it with another.
+func (s *server) told(begin, end []any) func(testing.TB) func() {
+	return func(t testing.TB) func() {
+		do := func(command []any) {
+			if err := s.client.Do(t.Context(), command...).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		do(begin)
+		return func() { do(end) }
+	}
 }
 
 func TestStringsHoldTheNewest(t *testing.T) {
@@ -234,7 +252,7 @@ func TestWhatIsRefused(t *testing.T) {
 	s := newServer(t, 8)
 	nobody := open(t, Config{URL: "redis://:" + password + "@127.0.0.1:1", Timeout: time.Second})
 	contains(t, refused(t, nobody, sink.Retry, change(1, "7")), "cannot be reached")
-	if s.fake != nil {
+	if s.user != "" {
 		contains(t, refused(t, open(t, Config{URL: "redis://:wrong@" + s.address}), sink.Refused, change(1, "7")), "does not let us in")
 		contains(t, refused(t, open(t, Config{URL: "redis://" + s.address}), sink.Refused, change(1, "7")), "does not let us in")
 	}

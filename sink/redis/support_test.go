@@ -23,11 +23,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const password = "hunter2"
 
-// server is a Redis for a test: miniredis, or the one that LOCKSTEP_REDIS names,
-// host:port, of which a database is emptied.
+// server is a Redis for a test: the one that LOCKSTEP_REDIS names, host:port, of which a
+// database is emptied; else the machine's redis-server, one for each test; else, and when
+// LOCKSTEP_REDIS is fake, miniredis.
 type server struct {
 	address string
+	user    string               // of its URL
 	fake    *miniredis.Miniredis // nil: a real one
+	own     bool                 // a real one of this test alone
 	client  *goredis.Client
 }
 
@@ -35,10 +38,19 @@ func newServer(t testing.TB, database int) *server {
 	t.Helper()
 	s := &server{address: os.Getenv("LOCKSTEP_REDIS")}
 	options := &goredis.Options{DB: database, Protocol: 2}
+	switch s.address {
+	case "":
+		s.address, s.own = startServer(t)
+	case "fake":
+		s.address = ""
+	}
 	if s.address == "" {
 		s.fake = miniredis.RunT(t)
 		s.fake.RequireAuth(password)
-		s.address, options.Password = s.fake.Addr(), password
+		s.address = s.fake.Addr()
+	}
+	if s.own || s.fake != nil {
+		s.user, options.Password = ":"+password+"@", password
 	}
 	options.Addr = s.address
 	s.client = goredis.NewClient(options)
@@ -51,11 +63,7 @@ func newServer(t testing.TB, database int) *server {
 
 // url is the server's, at an address.
 func (s *server) url(address string) string {
-	user := ""
-	if s.fake != nil {
-		user = ":" + password + "@"
-	}
-	return fmt.Sprintf("redis://%s%s/%d", user, address, s.client.Options().DB)
+	return fmt.Sprintf("redis://%s%s/%d", s.user, address, s.client.Options().DB)
 }
 
 func (s *server) open(t testing.TB, c Config) *Redis {

@@ -286,13 +286,14 @@ func (w *writing) previous(i int, target string) string {
 
 // entry is XADD without its key.
 func (w *writing) entry(m *sink.Message) []any {
-	args := []any{"XADD"}
+	args := make([]any, 0, 24)
+	args = append(args, "XADD")
 	if w.r.config.MaxLen > 0 {
 		args = append(args, "MAXLEN", "~", strconv.FormatInt(w.r.config.MaxLen, 10))
 	}
 	return append(args, "*",
 		"id", m.IdempotencyKey, "seq", strconv.FormatUint(m.Seq, 10), "database", m.Database, "schema", m.Schema, "table", m.Table,
-		"action", m.Action.String(), "pks", string(m.PKs), "at", m.CommitTime.UTC().Format("2006-01-02T15:04:05.000000Z"), "message", string(m.Body))
+		"action", m.Action.String(), "pks", []byte(m.PKs), "at", m.CommitTime.UTC().Format("2006-01-02T15:04:05.000000Z"), "message", []byte(m.Body)) // read before the call ends
 }
 
 // set is SET or DEL without its key.
@@ -300,9 +301,9 @@ func (w *writing) set(m *sink.Message) []any {
 	if m.Action == lockstep.Delete {
 		return []any{"DEL"}
 	}
-	args := []any{"SET", string(m.Record)}
+	args := []any{"SET", []byte(m.Record)} // read before the call ends
 	if w.r.config.Value == Message {
-		args[1] = string(m.Body)
+		args[1] = []byte(m.Body)
 	}
 	if w.r.config.TTL > 0 {
 		args = append(args, "PX", strconv.FormatInt(max(w.r.config.TTL.Milliseconds(), int64(1)), 10))

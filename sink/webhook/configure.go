@@ -48,7 +48,7 @@ func (w *Webhook) configure() error {
 	if _, err := url.Parse(c.Source); err != nil {
 		note("the source of CloudEvents must be a URI reference")
 	}
-	wrong = append(wrong, w.configureURL(), w.configureHeaders(), w.configureSecrets())
+	wrong = append(wrong, w.configureURL(), w.configureHeaders(), w.configureSecrets(), w.configureHandshake())
 	if err := errors.Join(wrong...); err != nil {
 		return fmt.Errorf("webhook: %w: %w", lockstep.ErrInvalid, err)
 	}

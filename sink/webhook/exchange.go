@@ -22,7 +22,10 @@ const (
 	headerAction = "lockstep-action" // of the change; format plain, one change
 )
 
-const gzipFrom = 1 << 10
+const (
+	userAgent = "Lockstep-Webhook/1"
+	gzipFrom  = 1 << 10
+)
 
 // answer is what an exchange came to.
 type answer struct {
@@ -32,6 +35,10 @@ type answer struct {
 
 // exchange sends a request once.
 func (w *Webhook) exchange(ctx context.Context, messages []sink.Message, r *request) answer {
+	if err := w.admit(ctx); err != nil {
+		w.done(r)
+		return answer{err: err}
+	}
 	began := time.Now()
 	limited, cancel := context.WithTimeoutCause(ctx, w.config.Timeout, errTimeout)
 	defer cancel()
@@ -104,7 +111,10 @@ func (w *Webhook) headerOf(r *request) http.Header {
 		header.Set(name, value)
 	}
 	if _, said := header["User-Agent"]; !said {
-		header["User-Agent"] = []string{"Lockstep-Webhook/1"}
+		header["User-Agent"] = []string{userAgent}
+	}
+	if w.handshake != nil {
+		header[requestOrigin] = []string{w.config.Origin}
 	}
 	header["Lockstep-Attempt"] = []string{strconv.Itoa(max(r.attempt, 1))}
 	header["Webhook-Id"] = []string{r.id}

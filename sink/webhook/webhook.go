@@ -18,7 +18,9 @@
 //     name that resolves to another one the second time gains nothing.
 //  6. At most AnswerLimit bytes of an answer are read, and an answer that is not
 //     complete within the time-out is a failed attempt.
-//  7. Errors name the host and the status; never the path, a header, a secret, or
+//  7. With Handshake nothing is delivered before the endpoint has given its consent,
+//     and no faster than it allows.
+//  8. Errors name the host and the status; never the path, a header, a secret, or
 //     anything of a record or an answer.
 //
 // README.md has the formats, the headers and what each status means.
@@ -78,6 +80,13 @@ type Config struct {
 	// AllowPrivate permits addresses that are not public: for development, and for
 	// endpoints within one's own network.
 	AllowPrivate bool
+	// Handshake asks for consent by OPTIONS before the first delivery, as CloudEvents' HTTP
+	// 1.1 Web Hooks for Event Delivery has it. A sink of another URL asks anew.
+	Handshake bool
+	// Origin is how the handshake calls the sender, a name as in DNS; default DefaultOrigin.
+	Origin string
+	// RequestRate is how many requests a minute are asked for; 0: none in particular.
+	RequestRate int
 	// Gzip compresses bodies of 1 KiB and more. Signatures are over the body before.
 	Gzip bool
 	// MaxBody is how many bytes a body may have before it is compressed; default 8 MiB.
@@ -117,6 +126,8 @@ type Webhook struct {
 	dialer  *net.Dialer
 	life    *life
 	rooms   sync.Pool // of *[]byte: bodies of batches are made in them
+
+	handshake *handshake // nil: none is wanted
 }
 
 var _ sink.Sink = (*Webhook)(nil)
