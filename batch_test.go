@@ -3,7 +3,11 @@ package lockstep_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -266,6 +270,10 @@ func TestRetryableAsksOnlyTheKind(t *testing.T) {
 		if lockstep.Retryable(err) {
 			t.Errorf("%v is retryable", err)
 		}
+	}
+	// The errors of the network say of themselves that they are not temporary.
+	if err := fmt.Errorf("write: %w", &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}); !lockstep.Retryable(err) {
+		t.Errorf("%v is not retryable", err)
 	}
 	if !lockstep.Retryable(errors.New("connection reset")) || lockstep.Retryable(nil) {
 		t.Error("an unknown error must be retryable, no error not")

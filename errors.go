@@ -29,14 +29,16 @@ func (e *RetentionError) Error() string {
 func (e *RetentionError) Missed() uint64 { return e.First - e.Asked }
 
 // Retryable reports whether doing the same thing again may succeed without
-// anybody changing anything. It is the only place where that is decided.
+// anybody changing anything. It is the only place where that is decided. An error that
+// knows has a method Retryable; what the standard library calls temporary is not asked,
+// as a broken connection is not to it.
 func Retryable(err error) bool {
 	if err == nil {
 		return false
 	}
-	var temporary interface{ Temporary() bool }
-	if errors.As(err, &temporary) {
-		return temporary.Temporary()
+	var told interface{ Retryable() bool }
+	if errors.As(err, &told) {
+		return told.Retryable()
 	}
 	for _, final := range []error{ErrNotFound, ErrConflict, ErrInvalid, ErrFenced, ErrEnvironment, ErrCorrupt} {
 		if errors.Is(err, final) {

@@ -89,7 +89,7 @@ func TestEachBenchmarkRuns(t *testing.T) {
 	}{
 		{"capture", Capture, []string{"lockstep by pg_recvlogical"}},
 		{"deliver", Deliver, []string{"next and ack", "p99"}},
-		{"send", Send, []string{"lockstep by bare client", "lockstep by pgx", "commit to the last client of its transaction, p99", "p99 with it, by without"}},
+		{"send", Send, []string{"lockstep by bare client", "lockstep by pgx", "lockstep by franz-go", "commit to the last client of its transaction, p99", "p99 with it, by without"}},
 		{"memory", Memory, []string{"resident, peak"}},
 		{"restart", Restart, []string{"process start to first delivery"}},
 		{"consumers", Consumers, []string{"CPU by that with one consumer"}},

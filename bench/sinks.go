@@ -121,11 +121,15 @@ func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, e
 	if r.aim > 0 {
 		rate = rate.atLeast(r.aim, fmt.Sprintf("at least %.2f", r.aim))
 	}
-	return []Figure{
+	figures := []Figure{
 		figure(r.of, r.peer, "changes/s", bare), figure(r.of, "lockstep", "changes/s", ours), rate,
-		figure(r.of, "node, CPU", "µs/change", node), figure(r.of, "node and destination, CPU", "µs/change", all),
-		figure(r.of, r.peer+" and destination, CPU", "µs/change", alone), figure(r.of, "CPU, "+r.peer+" by lockstep", "", share),
-	}, nil
+		figure(r.of, "node and destination, CPU", "µs/change", all), figure(r.of, r.peer+" and destination, CPU", "µs/change", alone),
+		figure(r.of, "CPU, "+r.peer+" by lockstep", "", share),
+	}
+	if !s.Within {
+		figures = append(figures, figure(r.of, "node, CPU", "µs/change", node))
+	}
+	return figures, nil
 }
 
 // alone has the library write everything.

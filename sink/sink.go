@@ -89,8 +89,8 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns the cause, if there is one.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same may succeed later; see lockstep.Retryable.
-func (e *Error) Temporary() bool { return e.Kind == Retry || e.Kind == Throttled }
+// Retryable reports whether the same may succeed later; see lockstep.Retryable.
+func (e *Error) Retryable() bool { return e.Kind == Retry || e.Kind == Throttled }
 
 // PartialError names the messages of a batch that were not delivered.
 type PartialError struct {

@@ -226,5 +226,5 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns the cause, if there is one.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same request may succeed later; see lockstep.Retryable.
-func (e *Error) Temporary() bool { return e.Kind == Retry || e.Kind == RateLimited }
+// Retryable reports whether the same request may succeed later; see lockstep.Retryable.
+func (e *Error) Retryable() bool { return e.Kind == Retry || e.Kind == RateLimited }

@@ -56,10 +56,31 @@ type targets struct {
 
 	mu    sync.Mutex
 	known map[name]*target
+	names map[place]name
 }
 
+// place is what the name of a target depends on.
+type place struct{ database, schema, table string }
+
 func newTargets(config *Config, where string) *targets {
-	return &targets{config: config, where: where, turn: make(chan struct{}, 1), known: map[name]*target{}}
+	return &targets{config: config, where: where, turn: make(chan struct{}, 1), known: map[name]*target{}, names: map[place]name{}}
+}
+
+// nameOf returns the name of a message's target.
+func (t *targets) nameOf(m *sink.Message) name {
+	const most = 10_000
+	at := place{m.Database, m.Schema, m.Table}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, ok := t.names[at]
+	if !ok {
+		if len(t.names) >= most {
+			clear(t.names)
+		}
+		n = t.config.targetOf(m)
+		t.names[at] = n
+	}
+	return n
 }
 
 // errAbsent says that the table is not there and that nothing is lost by it.
@@ -67,7 +88,7 @@ var errAbsent = errors.New("the table does not exist")
 
 // of returns the target of a message, and looks it up or makes it when it is not known.
 func (t *targets) of(ctx context.Context, c *conn, m *sink.Message) (*target, error) {
-	if known := t.get(t.config.targetOf(m)); known != nil && !known.lacking {
+	if known := t.get(t.nameOf(m)); known != nil && !known.lacking {
 		return known, nil
 	}
 	return t.renew(ctx, c, m, nil)
@@ -82,7 +103,7 @@ func (t *targets) renew(ctx context.Context, c *conn, m *sink.Message, old *targ
 	case <-ctx.Done():
 		return nil, t.refusal(sink.Retry, "read the table's definition: interrupted", context.Cause(ctx))
 	}
-	n := t.config.targetOf(m)
+	n := t.nameOf(m)
 	if known := t.get(n); known != nil && known != old && len(t.missing(known, m)) == 0 {
 		return known, nil
 	}

@@ -59,7 +59,7 @@ func (s *Source) do(ctx context.Context, c call) (*answer, error) {
 	for tries := 1; ; tries++ {
 		a, err := s.attempt(ctx, c)
 		e, ok := asError(err)
-		if !ok || !e.Temporary() || e.After > insistPause<<insistTries || !insisting(ctx) || tries == insistTries {
+		if !ok || !e.Retryable() || e.After > insistPause<<insistTries || !insisting(ctx) || tries == insistTries {
 			return a, err
 		}
 		timer := time.NewTimer(max(pause, e.After))

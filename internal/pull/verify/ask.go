@@ -30,7 +30,7 @@ func (k *check) ask(ctx context.Context, do func() (source.Page, error)) (source
 			return page, err
 		}
 		refusal, ok := errors.AsType[*source.Error](err)
-		if !ok || !refusal.Temporary() || try == askTries {
+		if !ok || !refusal.Retryable() || try == askTries {
 			return page, err
 		}
 		if err := wait(ctx, max(refusal.After, pause)); err != nil {
