@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"lockstep/client"
 )
@@ -42,8 +43,7 @@ func (x *filterTestCmd) Run(ctx context.Context, c *cli, s streams, p printer) e
 		return p.raw(got.Raw)
 	}
 	t := table{head: []string{"SEQ", "RESULT", "ACTION", "TABLE", "CHANGE"}}
-	for i := len(got.Results) - 1; i >= 0; i-- {
-		r := got.Results[i]
+	for _, r := range slices.Backward(got.Results) {
 		t.add(number(r.Seq), trialWord(r), r.Action, r.Table, trialText(r))
 	}
 	if err := p.result(nil, t); err != nil {

@@ -15,6 +15,7 @@ func (s *Console) createPages() {
 	s.page("create/database", "create-database", newDatabase)
 	s.entry("create/consumer", makeConsumer)
 	s.entry("create/sync", makeSync)
+	s.entry("create/database", makeDatabase)
 }
 
 // entry registers what takes a form and answers with a page: the same one with what is

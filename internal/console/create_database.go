@@ -1,127 +1,167 @@
 package console
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
+
+	"lockstep/client"
 )
 
-// newDatabaseView says how to add a database: by lines of the configuration.
+// newDatabaseView is the form of a new database, and what is to be done in it first.
 type newDatabaseView struct {
 	frame
-	Name, URL, Capture, Tables string
-	Address                    string // URL without its password
-	Variable                   bool   // the password comes from a variable
-	Lines                      string // for lockstep.yml
-	Prepare                    []preparation
+	Form      form
+	Doubted   bool // the look at it found something: it may be stored all the same
+	Unchecked bool // it is to be stored without a look
+	Lines     string
+	Variable  bool // the password comes from a variable, in the lines
+	Prepare   []preparation
 }
 
-// preparation is something to be done in the database.
-type preparation struct{ What, SQL string }
+func databaseForm() form {
+	return form{Groups: []group{
+		{Title: "Which one", Fields: []field{
+			{Name: "name", Label: "Name", As: asText, Holder: "shop", Hint: "Unique. Consumers, syncs and pages call it so."},
+			{Name: "capture", Label: "Capture", As: asChoice, Options: []option{
+				{"", "wal: changes of tables, from the write-ahead log"}, {"none", "none: only a place for syncs to write to"},
+			}},
+			{Name: "url", Label: "Connection", As: asSecret, Broad: true, Holder: "postgres://lockstep:password@db.example.com:5432/shop", Hint: "The URL with its password, directly to Postgres: a pooler cannot replicate. Sealed when it is stored, and never shown again."},
+			{Name: "tables", Label: "Tables", As: asLines, Broad: true, Holder: "public.*\n-public.audit", Hint: patternHint},
+		}},
+		{Title: "Slot, publication and limits", Rare: true, Fields: []field{
+			{Name: "slot", Label: "Slot", As: asText, Holder: "lockstep_shop", Hint: "Made when it is missing. Empty: lockstep_ and the name."},
+			{Name: "publication", Label: "Publication", As: asText, Holder: "lockstep_shop", Hint: "Made when it is missing. Empty: lockstep_ and the name."},
+			{Name: "int8", Label: "Columns of type int8", As: asChoice, Options: []option{{"", "As it is by default: number"}, {"string", "string: for readers that round large numbers"}}},
+			{Name: "retain_wal", Label: "Log that the slot may hold back", As: asText, Holder: "50GB", Hint: "It is given up beyond that, so that the disk does not fill. 0: no limit."},
+		}},
+	}}
+}
+
+const patternHint = "One on each line. * stands for any name, a minus leaves out. Empty: every table but those of the system."
 
 func newDatabase(c *visit) (framed, error) {
-	q := c.r.URL.Query()
-	v := &newDatabaseView{
-		frame: frame{Title: "Add a database", Nav: "databases"},
-		Name:  strings.TrimSpace(q.Get("name")), URL: strings.TrimSpace(q.Get("url")), Capture: q.Get("capture"), Tables: q.Get("tables"),
-	}
-	v.Address = withoutPassword(v.URL)
-	v.Variable = v.Address != v.URL
-	v.Lines = v.configuration()
-	if v.Capture != "none" {
-		v.Prepare = v.preparations()
-	}
-	return v, nil
+	values := c.r.URL.Query()
+	values.Del("url") // addresses are kept by browsers and logs: no secret is taken from one
+	return databaseEntry(c, values), nil
 }
 
-// configuration is what stands in lockstep.yml. A password is not in it.
-func (v *newDatabaseView) configuration() string {
-	name, address := v.Name, v.Address
-	if name == "" {
-		name = "app"
+// databaseEntry makes the form with what was entered.
+func databaseEntry(c *visit, values url.Values) *newDatabaseView {
+	v := &newDatabaseView{frame: frame{Title: "Add a database", Nav: "databases"}, Form: databaseForm(), Unchecked: values.Get("unchecked") == "true"}
+	v.Form.take(values, c.sealer)
+	entered := map[string]string{}
+	v.Form.fields(func(one *field) { entered[one.Name] = one.Value })
+	to := addressOf(entered["url"])
+	v.Lines, v.Variable = configurationOf(entered, to), to.password
+	if entered["capture"] != "none" {
+		v.Prepare = preparations(to)
 	}
-	if address == "" {
-		address = "postgres://lockstep@db.example.com:5432/app"
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "databases:\n  - name: %s\n    url: %s\n", yamlText(name), strconv.Quote(address))
-	if v.Capture == "none" {
-		b.WriteString("    capture: none\n")
-	}
-	var tables []string
-	for _, t := range listed(v.Tables) {
-		tables = append(tables, yamlText(t))
-	}
-	if len(tables) > 0 {
-		fmt.Fprintf(&b, "    tables: [%s]\n", strings.Join(tables, ", "))
-	}
-	return b.String()
+	return v
 }
 
-// withoutPassword puts a variable in the place of a password.
-func withoutPassword(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
-		return address
+// makeDatabase takes the form.
+func makeDatabase(c *visit) {
+	v := databaseEntry(c, c.r.Form)
+	if c.r.PostFormValue("do") != "create" {
+		c.show(http.StatusOK, "create-database", v)
+		return
 	}
-	if _, ok := u.User.Password(); !ok {
-		return address
+	made, err := v.create(c)
+	switch {
+	case statusOf(err) == http.StatusUnauthorized:
+		c.fail(err)
+		return
+	case err != nil:
+		c.show(http.StatusUnprocessableEntity, "create-database", v)
+		return
 	}
-	// The braces would be escaped by url.URL.
-	before, after, _ := strings.Cut(address, u.User.String()+"@")
-	if after == "" {
-		return address
+	said := "Database " + made.Name + " is there, and its changes are captured from now on."
+	if made.Capture == "none" {
+		said = "Database " + made.Name + " is there, for syncs to write to."
 	}
-	return before + url.User(u.User.Username()).String() + ":${DATABASE_PASSWORD}@" + after
+	if v.Unchecked {
+		said = "Database " + made.Name + " is stored without a look at it. The node goes on trying to reach it."
+	}
+	c.leave(c.w, c.r, notice{Kind: "done", Text: said})
+	c.go_(databaseAt(made.Name))
 }
 
-// user is who captures, as the address says.
-func (v *newDatabaseView) user() string {
-	u, err := url.Parse(v.URL)
-	if err != nil || u.User == nil || u.User.Username() == "" {
-		return "lockstep"
+// create makes the database; what is wrong is noted in the form.
+func (v *newDatabaseView) create(c *visit) (client.Database, error) {
+	body, good := v.Form.body()
+	if !good {
+		return client.Database{}, fmt.Errorf("the form holds what is none of its fields'")
 	}
-	return u.User.Username()
+	text, err := json.Marshal(body)
+	if err != nil {
+		return client.Database{}, fmt.Errorf("write what was entered: %w", err)
+	}
+	wanted := client.DatabaseDefinition{Unchecked: v.Unchecked}
+	if err := json.Unmarshal(text, &wanted); err != nil {
+		return client.Database{}, fmt.Errorf("read what was entered: %w", err)
+	}
+	made, err := c.api.CreateDatabase(c.ctx, wanted)
+	if err != nil {
+		v.Form.blame(err)
+		v.Doubted = v.Unchecked || v.Form.checked()
+	}
+	return made, err
 }
 
-func (v *newDatabaseView) preparations() []preparation {
-	database := "app"
-	if u, err := url.Parse(v.URL); err == nil && len(u.Path) > 1 {
-		database = u.Path[1:]
-	}
-	role := quotedName(v.user())
-	list := []preparation{
-		{"A role that may replicate. It asks for a password: choose a long one.", "CREATE ROLE " + role + " LOGIN REPLICATION;\n\\password " + role},
-		{"Logical decoding. It needs a restart of Postgres.", "ALTER SYSTEM SET wal_level = logical;"},
-		{"A limit for what a slot may keep back, so that a node that is away does not fill the disk.", "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';\nSELECT pg_reload_conf();"},
-		{"The publication and the schema for Lockstep's own tables.", "GRANT CREATE ON DATABASE " + quotedName(database) + " TO " + role + ";\nCREATE SCHEMA IF NOT EXISTS lockstep AUTHORIZATION " + role + ";"},
-		{"Its tables: to publish a table takes its owner's rights, to backfill it takes reading it.", "GRANT USAGE ON SCHEMA public TO " + role + ";\nGRANT SELECT ON ALL TABLES IN SCHEMA public TO " + role + ";\n-- and the rights of whoever owns the tables:\n-- GRANT their_owner TO " + role + ";"},
-	}
-	return list
+// checked reports whether a fault is one that the look at the database found.
+func (f *form) checked() bool {
+	found := false
+	f.fields(func(one *field) {
+		found = found || slices.ContainsFunc(one.Wrong, func(m string) bool { return strings.HasPrefix(m, checkPrefix) })
+	})
+	return found
 }
 
-func quotedName(name string) string {
-	if plainName.MatchString(name) {
-		return name
-	}
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
-}
+// checkPrefix begins what a look at a database found: "check wal_level: …".
+const checkPrefix = "check "
 
-var (
-	plainName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
-	plainYAML = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./:@-]*$`)
-)
+// told is a message of the API in two parts: words, and what to copy.
+type told struct{ Words, Remedy string }
 
-// yamlText quotes a text for YAML where it needs it. What JSON writes is YAML.
-func yamlText(text string) string {
-	if plainYAML.MatchString(text) && !strings.Contains(text, ": ") && !strings.HasSuffix(text, ":") {
-		switch strings.ToLower(text) {
-		case "true", "false", "yes", "no", "on", "off", "null", "y", "n":
-		default:
-			return text
+// tell parts a message from the SQL or the commands at its end.
+func tell(message string) told {
+	words := message
+	if rest, ok := strings.CutPrefix(message, checkPrefix); ok {
+		if _, after, ok := strings.Cut(rest, ": "); ok {
+			words = after
 		}
 	}
-	return strconv.Quote(text)
+	for at := 0; ; {
+		next := strings.Index(words[at:], "; ")
+		if next < 0 {
+			return told{Words: words}
+		}
+		at += next + 2
+		if remedial(words[at:]) {
+			return told{Words: words[:at-2], Remedy: words[at:]}
+		}
+	}
+}
+
+// remedial reports whether a text is SQL or commands: it begins as they do.
+func remedial(text string) bool {
+	for _, start := range []string{"# ", "-- ", "ALTER ", "CREATE ", "DROP ", "GRANT ", "SELECT ", "REVOKE ", "ROLLBACK "} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
+}
+
+// Told is what is wrong with the field, for people.
+func (f field) Told() []told {
+	list := make([]told, 0, len(f.Wrong))
+	for _, message := range f.Wrong {
+		list = append(list, tell(message))
+	}
+	return list
 }

@@ -16,6 +16,7 @@ func (s *Console) databasePages() {
 	s.page("databases", "databases", databasesPage)
 	s.page("databases/{name}", "database", databasePage)
 	s.action("databases/{name}/repair", repairGaps)
+	s.entry("databases/{name}", changeDatabase)
 }
 
 type databasesView struct {
@@ -54,6 +55,7 @@ type databaseView struct {
 	Skipped bool   // there are more tables than a search reads
 	Seen    []client.SchemaChange
 	Missing string // why there are no sizes, or no tables at all
+	Form    form   // of the patterns
 }
 
 // tableView is a table with what its identity means for those who read its changes.
@@ -79,7 +81,7 @@ func databasePage(c *visit) (framed, error) {
 	here := databaseAt(name)
 	v := &databaseView{
 		frame: frame{Title: name, Nav: "databases", Live: here}, Database: d,
-		Search: strings.TrimSpace(c.r.FormValue("q")), Filled: filledOf(d),
+		Search: strings.TrimSpace(c.r.FormValue("q")), Filled: filledOf(d), Form: patternsForm(d),
 	}
 	if t := d.OldestTransaction; t != nil {
 		v.End = fmt.Sprintf("SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE pid = %d; -- what it is\nSELECT pg_terminate_backend(%d); -- ends it, and undoes what it did", t.PID, t.PID)

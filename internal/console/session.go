@@ -98,7 +98,7 @@ func (s *Console) signIn(w http.ResponseWriter, r *http.Request) {
 		s.askForToken(w, r, http.StatusUnprocessableEntity, "That is too long for a token.")
 		return
 	}
-	err := s.known(withRemote(r), token)
+	err := s.known(withRemote(r), token) //nolint:contextcheck // it is that of the request, and more
 	switch statusOf(err) {
 	case http.StatusOK:
 	case http.StatusUnauthorized:

@@ -276,7 +276,7 @@ func (m maker) equal(item Item) Item {
 	switch {
 	case item.ManagedBy == "file":
 		item.Notes = append(item.Notes, "defined in the server's own file")
-	case foreign && !(m.o.Override && m.o.Adopt):
+	case foreign && (!m.o.Override || !m.o.Adopt):
 		item.Notes = append(item.Notes, "applied from "+item.AppliedFrom)
 	case (foreign || item.ManagedBy != "apply") && m.o.Adopt:
 		item.Action, item.body = Adopt, map[string]any{}

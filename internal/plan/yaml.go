@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -127,13 +128,13 @@ func (w *writer) flow(v any, path []string) string {
 	case map[string]any:
 		parts := make([]string, 0, len(v))
 		for _, name := range sortedKeys(v) {
-			parts = append(parts, scalarKey(name)+": "+w.flow(v[name], append(path[:len(path):len(path)], name)))
+			parts = append(parts, scalarKey(name)+": "+w.flow(v[name], append(slices.Clip(path), name)))
 		}
 		return "{" + strings.Join(parts, ", ") + "}"
 	case []any:
 		parts := make([]string, len(v))
 		for i := range v {
-			parts[i] = w.flow(v[i], append(path[:len(path):len(path)], fmt.Sprint(i+1)))
+			parts[i] = w.flow(v[i], append(slices.Clip(path), fmt.Sprint(i+1)))
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
 	case string:

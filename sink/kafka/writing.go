@@ -62,7 +62,7 @@ func (w *writing) run(ctx context.Context) {
 // send hands records to the client, and returns how many.
 func (w *writing) send(ctx context.Context, list []int, outcomes chan<- outcome) (out int) {
 	shelf := newShelf(w.k, w.messages, list)
-	defer w.k.begin()
+	defer w.k.begin(ctx)
 	for _, i := range list {
 		m := &w.messages[i]
 		if w.failed[m.Key] {
@@ -124,11 +124,11 @@ func (w *writing) fitting(ctx context.Context, s *shelf, m *sink.Message) (*kgo.
 
 // begin has the client send what waits for company, unless it was told how long to
 // wait: of a call all records are there.
-func (k *Kafka) begin() {
+func (k *Kafka) begin(ctx context.Context) {
 	if k.config.Linger > 0 {
 		return
 	}
-	over, cancel := context.WithCancel(context.Background())
+	over, cancel := context.WithCancel(ctx)
 	cancel()
 	_ = k.client.Flush(over) // it begins with everything, and waits for nothing when its time is over
 }
