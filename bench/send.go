@@ -17,7 +17,7 @@ import (
 	"lockstep/client"
 )
 
-// Send measures what the node does by itself: webhooks beside a bare HTTP client,
+// Send measures what the node does by itself: webhooks and sinks beside bare clients,
 // streams of events to many clients, and what a destination that fails costs the
 // others.
 func Send(ctx context.Context, o Options) (Report, error) {

@@ -125,16 +125,16 @@ func TestConsoleChangesAndDeletesADatabase(t *testing.T) {
 	}
 	holds(t, "what is left", page, "slot console_changed: kept, as asked", "<pre tabindex=\"0\">SELECT pg_drop_replication_slot(&#39;console_changed&#39;);", "publication lockstep_shop_inserts: kept")
 
-	d.Slot, d.Publication = "console_dropped", "console_dropped"
+	d.Name, d.Slot, d.Publication = "second", "console_dropped", "console_dropped"
 	n.create(d)
-	n.captures("shop")
-	if status, to, _ := n.send(at, url.Values{"do": {"delete"}, "typed": {"shop"}}); status != http.StatusSeeOther || to != "/console/databases" {
+	n.captures("second")
+	if status, to, _ := n.send("databases/second", url.Values{"do": {"delete"}, "typed": {"second"}}); status != http.StatusSeeOther || to != "/console/databases" {
 		t.Errorf("deleted: status %d to %q", status, to)
 	}
 	if slots(t, address, "console_dropped") != 0 {
 		t.Error("the slot is still there")
 	}
-	if _, err := n.api.Database(t.Context(), "shop"); !errors.Is(err, lockstep.ErrNotFound) {
+	if _, err := n.api.Database(t.Context(), "second"); !errors.Is(err, lockstep.ErrNotFound) {
 		t.Errorf("it is still there: %v", err)
 	}
 }

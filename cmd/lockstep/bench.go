@@ -24,7 +24,7 @@ type benchCmd struct {
 	All       benchAllCmd       `cmd:"" help:"Everything below, one after the other."`
 	Capture   benchCaptureCmd   `cmd:"" help:"How fast changes come out of Postgres, beside pg_recvlogical."`
 	Deliver   benchDeliverCmd   `cmd:"" help:"How fast workers take and settle changes, and the time from commit to worker."`
-	Send      benchSendCmd      `cmd:"" help:"How fast webhooks are sent, beside a bare client, streams of events to many clients, and a destination beside one that fails."`
+	Send      benchSendCmd      `cmd:"" help:"How fast webhooks and sinks are, beside bare clients, streams of events to many clients, and a destination beside one that fails."`
 	Memory    benchMemoryCmd    `cmd:"" help:"Resident memory with ten consumers, one far behind, and with one large transaction."`
 	Restart   benchRestartCmd   `cmd:"" help:"How soon a killed node with a backlog delivers again."`
 	Consumers benchConsumersCmd `cmd:"" help:"What a change costs with 1 to 500 consumers."`

@@ -27,8 +27,8 @@ func databaseForm() form {
 		{Title: "Which one", Fields: []field{
 			{Name: "name", Label: "Name", As: asText, Holder: "shop", Hint: "Unique. Consumers, syncs and pages call it so."},
 			{Name: "capture", Label: "Capture", As: asChoice, Options: []option{
-				{"", "wal: changes of tables, from the write-ahead log"}, {"none", "none: only a place for syncs to write to"},
-			}},
+				{"", "wal: changes of its tables"}, {"none", "none: syncs write to it"},
+			}, Hint: "From the write-ahead log, or not at all."},
 			{Name: "url", Label: "Connection", As: asSecret, Broad: true, Holder: "postgres://lockstep:password@db.example.com:5432/shop", Hint: "The URL with its password, directly to Postgres: a pooler cannot replicate. Sealed when it is stored, and never shown again."},
 			{Name: "tables", Label: "Tables", As: asLines, Broad: true, Holder: "public.*\n-public.audit", Hint: patternHint},
 		}},
@@ -56,7 +56,8 @@ func databaseEntry(c *visit, values url.Values) *newDatabaseView {
 	entered := map[string]string{}
 	v.Form.fields(func(one *field) { entered[one.Name] = one.Value })
 	to := addressOf(entered["url"])
-	v.Lines, v.Variable = configurationOf(entered, to), to.password
+	v.Lines = configurationOf(entered, to)
+	v.Variable = strings.Contains(v.Lines, passwordVariable)
 	if entered["capture"] != "none" {
 		v.Prepare = preparations(to)
 	}

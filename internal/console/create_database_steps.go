@@ -15,8 +15,10 @@ type preparation struct{ What, SQL string }
 type databaseAddress struct {
 	shown          string // with a variable in the place of the password; empty: nothing is shown
 	user, database string
-	password       bool // there is one, which is not shown
 }
+
+// passwordVariable stands in the place of a password.
+const passwordVariable = "${DATABASE_PASSWORD}"
 
 // addressOf reads a URL. Of one that is not clearly parted, nothing is shown: what looks
 // like its host might be a piece of its password.
@@ -36,10 +38,9 @@ func addressOf(text string) databaseAddress {
 		who = url.User(to.user).String()
 	}
 	if u.User != nil {
-		_, to.password = u.User.Password()
-	}
-	if to.password {
-		who += ":${DATABASE_PASSWORD}"
+		if _, ok := u.User.Password(); ok {
+			who += ":" + passwordVariable
+		}
 	}
 	if len(u.Path) > 1 {
 		to.database = u.Path[1:]
@@ -69,7 +70,7 @@ func configurationOf(entered map[string]string, to databaseAddress) string {
 		name = "app"
 	}
 	if address == "" {
-		address = "postgres://lockstep:${DATABASE_PASSWORD}@db.example.com:5432/app"
+		address = "postgres://lockstep:" + passwordVariable + "@db.example.com:5432/app"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "databases:\n  - name: %s\n    url: %s\n", yamlText(name), strconv.Quote(address))
