@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
 	"lockstep/internal/pgdb/pgtest"
@@ -119,4 +121,11 @@ func TestAPageOutlivesItsNode(t *testing.T) {
 	b.wait("the page to go on", "document.getElementById('lost').hidden")
 	pgtest.Exec(t, n.pg, "INSERT INTO orders SELECT g, 'a', 1, '' FROM generate_series(1, 123) g")
 	pgtest.Eventually(t, time.Minute, "the page to show the new changes", func() bool { return strings.Contains(b.shows(), "123 waiting") })
+
+	// The session ends under the open page: its reader is asked to sign in, and comes back.
+	b.do(func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, network.ClearBrowserCookies, cdp.Empty{})
+		return chromedp.Void{}, err
+	})
+	b.wait("the sign-in page", "location.pathname === '/console/sign-in' && document.querySelector('input[name=token]')")
 }
