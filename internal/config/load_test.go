@@ -274,11 +274,11 @@ func FuzzParse(f *testing.F) {
 func TestTheNATSListenerIsChecked(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"stream: {listen: 127.0.0.1:7422}":                                                          "",
-		"tokens: [{name: a, token: b, scopes: [read]}]\nstream:\n  listen: 10.0.0.7:7422":           "",
-		"stream:\n  listen: nowhere":                                                                "lockstep.yml:2:11: stream.listen: \"nowhere\" is not an address, write host:port, such as 127.0.0.1:7422",
-		"stream: {retention: {age: 1h}, listen: \":7422\"}":                                         "lockstep.yml:1:40: stream.listen: :7422 can be reached from outside and no token is configured, add one under tokens, or listen on 127.0.0.1",
-		"stream: {listen: [127.0.0.1:7422]}":                                                        "lockstep.yml:1:18: stream.listen: expected text, got a list, write one value",
+		"stream: {listen: 127.0.0.1:7422}":                                                           "",
+		"tokens: [{name: a, token: b, scopes: [read]}]\nstream:\n  listen: 10.0.0.7:7422":            "",
+		"stream:\n  listen: nowhere":                                                                 "lockstep.yml:2:11: stream.listen: \"nowhere\" is not an address, write host:port, such as 127.0.0.1:7422",
+		"stream: {retention: {age: 1h}, listen: \":7422\"}":                                          "lockstep.yml:1:40: stream.listen: :7422 can be reached from outside and no token is configured, add one under tokens, or listen on 127.0.0.1",
+		"stream: {listen: [127.0.0.1:7422]}":                                                         "lockstep.yml:1:18: stream.listen: expected text, got a list, write one value",
 		"listen: 0.0.0.0:1\ntokens: [{name: a, token: b, scopes: [read]}]\nstream: {listen: \":0\"}": "",
 	} {
 		c, err := config.Parse("lockstep.yml", []byte(text), config.Options{})
