@@ -329,11 +329,23 @@ func TestPostgresIsAway(t *testing.T) {
 	f := newFake(thing("thing"))
 	f.fill("thing", 4000)
 	f.page = 20
+	refusing := make(chan struct{})
+	f.script(func(ctx context.Context, method, _ string, n int) error {
+		if method == "backfill" && n > 20 { // the rest comes when Postgres refuses
+			select {
+			case <-refusing:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
 	b := newBench(t, "fake", f)
 	e := b.run()
 	e.eventually(t, "a page", func() bool { return e.collection(t, "fake:thing").Records > 0 })
 	pgtest.Exec(t, b.url, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '57P03'; END $$",
 		"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON fake.thing FOR EACH STATEMENT EXECUTE FUNCTION refuse()")
+	close(refusing)
 	e.eventually(t, "trouble", func() bool { return e.collection(t, "fake:thing").State == pull.Failing })
 	asked := f.count("backfill thing")
 	_ = holds(500*time.Millisecond, func() bool { return false })
