@@ -153,10 +153,29 @@ func (e *embedded) sick() error {
 // appears while it runs, the server goes round in a circle with its locks held.
 var errHangs = fmt.Errorf("the stream's server hangs, probably over a damaged file: restart the process, which repairs it: %w", lockstep.ErrUnavailable)
 
-// healthPatience is how long the server may take to say how it is.
-const healthPatience = 5 * time.Second
+const (
+	// healthPatience is how long the server may take to say how it is.
+	healthPatience = 5 * time.Second
+	// passing is how long it may say that it is not well before that is believed: of a
+	// stream that is just being made it says that it could not be recovered.
+	passing   = time.Second
+	lookAgain = 20 * time.Millisecond
+)
 
+// unwell returns why the server must be started anew, or nil.
 func unwell(ns *server.Server) error {
+	began := time.Now()
+	for {
+		err := complaint(ns)
+		if err == nil || errors.Is(err, errHangs) || time.Since(began) >= passing {
+			return err
+		}
+		<-time.After(lookAgain)
+	}
+}
+
+// complaint returns what the server says is wrong with it, or nil.
+func complaint(ns *server.Server) error {
 	answer := make(chan *server.HealthStatus, 1)
 	go func() { answer <- ns.Healthz(&server.HealthzOptions{}) }()
 	patience := time.NewTimer(healthPatience)
