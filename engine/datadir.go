@@ -10,15 +10,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"lockstep"
+	"lockstep/internal/dirlock"
 )
 
 // dataDir is the directory that a node keeps its state in, locked while it runs.
 type dataDir struct {
 	path string
-	lock *os.File
+	lock *dirlock.Lock
 	key  []byte // 32 random bytes, made once: tokens and the joining of tables are signed with keys derived from it
 }
 
@@ -33,35 +33,19 @@ func openDataDir(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w; choose another with data_dir: %w", err, lockstep.ErrEnvironment)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the data directory: %w; it must be writable for this user: %w", err, lockstep.ErrEnvironment)
+	lock, err := dirlock.Take(path)
+	if errors.Is(err, lockstep.ErrConflict) {
+		return nil, fmt.Errorf("data_dir: %w: stop the other lockstep, or choose another data_dir", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(lock.Name())
-		lock.Close()
-		return nil, fmt.Errorf("the data directory %s is in use by another lockstep (pid %s): stop it, or choose another data_dir: %w", path, holder, lockstep.ErrConflict)
+	if err != nil {
+		return nil, fmt.Errorf("data_dir: %w; it must be writable for this user: %w", err, lockstep.ErrEnvironment)
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err := d.writePID(); err != nil {
-		lock.Close()
-		return nil, err
-	}
 	if d.key, err = d.loadKey(); err != nil {
-		lock.Close()
+		_ = lock.Release()
 		return nil, err
 	}
 	return d, nil
-}
-
-func (d *dataDir) writePID() error {
-	if err := d.lock.Truncate(0); err != nil {
-		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
-	}
-	if _, err := d.lock.WriteAt([]byte(fmt.Sprint(os.Getpid())), 0); err != nil {
-		return fmt.Errorf("write %s: %w", d.lock.Name(), err)
-	}
-	return nil
 }
 
 func (d *dataDir) loadKey() ([]byte, error) {
@@ -122,4 +106,4 @@ func (d *dataDir) joinSecret(database string) string {
 // server can read it.
 func (d *dataDir) instance() string { return hex.EncodeToString(d.derive("instance")[:8]) }
 
-func (d *dataDir) close() error { return d.lock.Close() }
+func (d *dataDir) close() error { return d.lock.Release() }

@@ -16,7 +16,7 @@ install_one() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
   echo "chromium.sh: installing the system's chromium" >&2
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >&2
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >&2
 }
 
 find_one || { install_one && find_one; } || echo "chromium.sh: there is no chromium: the tests of pages are skipped" >&2

@@ -101,7 +101,7 @@ func (n *node) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	go func() { ended <- engine.New(cfg, engine.Options{Logger: log}).Run(ctx) }()
 	n.stop = func() {
 		cancel()

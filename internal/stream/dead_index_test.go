@@ -30,10 +30,11 @@ type lettersModel struct {
 }
 
 func (m *lettersModel) open() {
-	var err error
-	if m.s, err = Open(m.t.Context(), Config{Dir: m.dir}); err != nil {
+	s, err := Open(m.t.Context(), Config{Dir: m.dir})
+	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.s = s
 	if m.d, err = m.s.Dead(m.t.Context()); err != nil {
 		m.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"lockstep"
+	"lockstep/internal/dirlock"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 // embedded is a JetStream server in this process that listens nowhere.
 type embedded struct {
 	dir     string
-	lock    *os.File
+	lock    *dirlock.Lock
 	log     *slog.Logger
 	salvage salvager
 
@@ -45,19 +46,19 @@ func startEmbedded(ctx context.Context, dir string, log *slog.Logger) (*embedded
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create stream directory: %w", err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := dirlock.Take(dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open stream: %w", err)
 	}
 	e := &embedded{dir: dir, lock: lock, log: log, salvage: salvager{dir}}
 	if err := ctx.Err(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, lock.Release())
 	}
 	if err := e.awaitRoom(ctx); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, lock.Release())
 	}
 	if err := e.start(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, lock.Release())
 	}
 	return e, nil
 }
@@ -206,7 +207,7 @@ func (e *embedded) close() error {
 	defer e.mu.Unlock()
 	e.closed = true
 	e.stop()
-	return e.lock.Close()
+	return e.lock.Release()
 }
 
 // serverLog passes what the server says on to slog. Its notices are about its own

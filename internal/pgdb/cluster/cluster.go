@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"lockstep"
+	"lockstep/internal/dirlock"
 )
 
 // superuser is the role that owns the cluster.
@@ -70,7 +71,7 @@ type Cluster struct {
 	bin      Binaries
 	lay      layout
 	account  account
-	lock     *dirLock
+	lock     *dirlock.Lock
 	port     int
 	password string
 	fresh    bool // the password is new: the server does not know it yet
@@ -123,9 +124,12 @@ func open(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(lay.lockFile())
+	lock, err := dirlock.Take(lay.dir)
+	if errors.Is(err, lockstep.ErrConflict) {
+		return nil, fmt.Errorf("the private Postgres: %w: stop that process, or choose another data_dir", err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the private Postgres: %w: choose a data_dir that this user may write to: %w", err, lockstep.ErrEnvironment)
 	}
 	c := &Cluster{cfg: cfg, lay: lay, lock: lock}
 	if err := c.resolve(); err != nil {
@@ -270,7 +274,7 @@ func (c *Cluster) start(ctx context.Context) error {
 // release gives the directory back. Nothing of ours runs in it any more.
 func (c *Cluster) release() {
 	c.lay.removeSocketDir()
-	c.lock.release()
+	_ = c.lock.Release() // whoever takes it next is told what is wrong
 }
 
 // Run keeps Postgres up until ctx ends: a postmaster that ended by itself is

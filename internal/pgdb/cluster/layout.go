@@ -51,7 +51,6 @@ func newLayout(dir string) (layout, error) {
 func (l *layout) data() string         { return filepath.Join(l.dir, dataName) }
 func (l *layout) unfinished() string   { return filepath.Join(l.dir, dataName+".new") }
 func (l *layout) pidFile() string      { return filepath.Join(l.data(), "postmaster.pid") }
-func (l *layout) lockFile() string     { return filepath.Join(l.dir, "lock") }
 func (l *layout) logFile() string      { return filepath.Join(l.dir, "postgres.log") }
 func (l *layout) portFile() string     { return filepath.Join(l.dir, "port") }
 func (l *layout) passwordFile() string { return filepath.Join(l.dir, "password") }
