@@ -89,6 +89,7 @@ window.lockstep = (() => {
       if (!answer.ok) return
       data = await answer.json()
     } catch { return }
+    figure.toggleAttribute('data-empty', data.series.length === 0)
     if (data.series.length === 0) return // there is nothing to draw: what stands in its place stays
     const values = [data.at, ...data.series.map((s) => s.values)]
     const names = data.series.map((s) => s.label).join('\n')
