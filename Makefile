@@ -12,7 +12,7 @@ WITH_POSTGRES = bin=$$(scripts/postgres.sh) && LOCKSTEP_PG_BIN="$$bin"
 WITH_CHROMIUM = chromium=$$(scripts/chromium.sh) && LOCKSTEP_CHROMIUM="$$chromium"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage outage assets screenshots fuzz bench clean
+.PHONY: help build demo test matrix race check fmt fmt-check vet lint chaos powercut damage outage assets screenshots clients fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ assets: ## copy what the console's pages load from the packages of its lockfile 
 screenshots: ## make the pictures of docs/console, some minutes
 	@mkdir -p docs/console && $(WITH_CHROMIUM) && export LOCKSTEP_CHROMIUM && $(WITH_POSTGRES) \
 	LOCKSTEP_SCREENSHOTS="$(CURDIR)/docs/console" go test -count 1 -run 'TestPagesInABrowser$$' ./internal/console
+
+clients: ## the tests with published clients: supabase-js, eventsource, stripe, octokit, webhook libraries; needs npm, 3 minutes
+	@$(WITH_CHROMIUM) && export LOCKSTEP_CHROMIUM && $(WITH_POSTGRES) scripts/clients.sh
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(WITH_POSTGRES) && export LOCKSTEP_PG_BIN && \

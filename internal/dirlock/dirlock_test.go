@@ -47,7 +47,11 @@ func TestAReleasedDirectoryIsFreeWhileAProgramStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Close(copied)
+	t.Cleanup(func() {
+		if err := syscall.Close(copied); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
 	}
