@@ -12,7 +12,8 @@ import (
 	"lockstep/internal/obs"
 )
 
-// SetConfig is what a set of pumps is made of. All but Keep, Observe and Logger are needed.
+// SetConfig is what a set of pumps is made of. All but Keep, Observe,
+// Logger and Dir are needed.
 type SetConfig struct {
 	// Consumers returns the consumers that there are now, of every kind.
 	Consumers func() []*deliver.Consumer
@@ -24,14 +25,17 @@ type SetConfig struct {
 	// Observe returns what is told of each attempt of a consumer; see [Config.Observe].
 	Observe func(d deliver.Definition) func(Attempt)
 	Logger  *slog.Logger
+	// Dir is where attempts are kept over restarts; "": they are not.
+	Dir string
 }
 
 // Set runs a pump for each consumer that is sent to, also for those that come, change
 // and go while it runs.
 type Set struct {
 	SetConfig
-	log  *slog.Logger
-	kick chan struct{}
+	log   *slog.Logger
+	kick  chan struct{}
+	shelf *shelf // used by Run alone
 
 	mu    sync.Mutex
 	pumps map[string]*running // by the consumer's id
@@ -49,7 +53,7 @@ type running struct {
 
 // NewSet makes a set. It starts nothing.
 func NewSet(c SetConfig) *Set {
-	s := &Set{SetConfig: c, log: c.Logger, kick: make(chan struct{}, 1), pumps: map[string]*running{}, books: map[string]*Book{}}
+	s := &Set{SetConfig: c, log: c.Logger, kick: make(chan struct{}, 1), pumps: map[string]*running{}, books: map[string]*Book{}, shelf: newShelf(c.Dir)}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -71,13 +75,18 @@ func (s *Set) Kick() {
 func (s *Set) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookAround)
 	defer tick.Stop()
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
 	var pumps sync.WaitGroup
+	s.sweepShelf(ctx)
 	for ctx.Err() == nil {
 		s.reconcile(ctx, &pumps)
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		case <-s.kick:
+		case <-save.C:
+			s.saveOne(ctx)
 		}
 	}
 	s.mu.Lock()
@@ -86,6 +95,7 @@ func (s *Set) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	pumps.Wait()
+	s.saveAll(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -113,6 +123,9 @@ func (s *Set) reconcile(ctx context.Context, pumps *sync.WaitGroup) {
 		}
 	}
 	for _, id := range s.forget(here) {
+		if err := s.shelf.remove(id); err != nil {
+			s.log.WarnContext(ctx, "the attempts of a deleted consumer are left on disk", obs.KeyConsumerID, id, obs.KeyError, err)
+		}
 		if s.Keep == nil {
 			continue
 		}
@@ -148,7 +161,10 @@ func (s *Set) begin(ctx context.Context, c *deliver.Consumer, d deliver.Definiti
 	defer s.mu.Unlock()
 	book := s.books[d.ID]
 	if book == nil {
-		book = &Book{}
+		var err error
+		if book, err = s.shelf.open(d.ID); err != nil {
+			s.log.WarnContext(ctx, "earlier attempts of a consumer are lost", obs.KeyConsumer, d.Name, obs.KeyError, err)
+		}
 		s.books[d.ID] = book
 	}
 	r := &running{consumer: c, made: fingerprint(d), cancel: cancel, done: make(chan struct{})}
