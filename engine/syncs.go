@@ -133,6 +133,7 @@ func quotas(l *limit.Limiter) []pull.Quota {
 	for _, q := range l.Quotas() {
 		list = append(list, pull.Quota{
 			Bucket: q.Bucket, Limit: q.Limit, Remaining: q.Remaining, ResetAt: q.ResetAt, PausedTo: q.PausedTo, Refusals: q.Refusals, Requests: q.Requests,
+			Waiting: q.Waiting,
 		})
 	}
 	return list

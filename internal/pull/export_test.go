@@ -17,3 +17,6 @@ func (s *Sync) CallsLastAtMost(d time.Duration) { s.pace.call = d }
 
 // OwedEvery sets how often what was missed is read again.
 func (s *Sync) OwedEvery(d time.Duration) { s.pace.owed = d }
+
+// SaysLateAfter sets how long a poll may be due before it is said that the mirror is behind.
+func (s *Sync) SaysLateAfter(d time.Duration) { s.pace.late = d }

@@ -98,6 +98,7 @@ type pace struct {
 	doubt           time.Duration // before a doubtful record is looked at again, at least
 	waiting         time.Duration // before it is said that another engine has the lock
 	trailing        time.Duration // longest pause between trailing passes
+	late            time.Duration // how long a poll may be due before it is said that the mirror is behind
 }
 
 func usual() pace {
@@ -106,7 +107,7 @@ func usual() pace {
 		retry: 500 * time.Millisecond, retryMax: time.Minute, slow: 15 * time.Second, slowMax: 10 * time.Minute,
 		shut: 30 * time.Second, shutMax: 10 * time.Minute, denied: 10 * time.Second, denyMax: 5 * time.Minute,
 		join: time.Second, linger: 50 * time.Millisecond, report: 2 * time.Second, watch: 15 * time.Second, owed: 10 * time.Minute,
-		doubt: 2 * time.Second, waiting: time.Second, trailing: 5 * time.Minute,
+		doubt: 2 * time.Second, waiting: time.Second, trailing: 5 * time.Minute, late: 30 * time.Second,
 	}
 }
 

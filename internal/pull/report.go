@@ -3,6 +3,7 @@ package pull
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -30,14 +31,35 @@ func (s *Sync) Status() Status {
 		}
 		slices.SortFunc(out.Collections, func(a, b Collection) int { return strings.Compare(a.Name, b.Name) })
 		out.BackfilledAt = s.last.backfilledAt()
-		if out.State == Polling {
-			out.State, out.Reason = summary(out.Collections)
-		}
 	}
 	if s.config.Quotas != nil {
 		out.Quotas = s.config.Quotas()
 	}
+	if s.last != nil && out.State == Polling {
+		sayBehind(out.Collections, out.Quotas, s.pace.late)
+		out.State, out.Reason = summary(out.Collections)
+	}
 	return out
+}
+
+// sayBehind gives a reason to collections that are polled, and whose next poll has been
+// due for longer than that, and than lies between polls, and has not ended. The words stay
+// the same while it lasts.
+func sayBehind(all []Collection, quotas []Quota, longest time.Duration) {
+	why := "much has changed there, or the answers are slow"
+	for _, q := range quotas {
+		if q.Waiting > 0 {
+			why = fmt.Sprintf("requests wait for the account's limit %q: there are more changes than may be asked for", q.Bucket)
+			break
+		}
+	}
+	now := time.Now()
+	for i, c := range all {
+		if c.State != Polling || c.Reason != "" || c.NextAt.IsZero() || now.Sub(c.NextAt) <= max(longest, c.NextAt.Sub(c.PolledAt)) {
+			continue
+		}
+		all[i].Reason = fmt.Sprintf("behind since %s: %s", c.NextAt.UTC().Format(time.RFC3339), why)
+	}
 }
 
 // summary is the state of a sync whose collections are in those states. A few that
@@ -46,7 +68,8 @@ func summary(all []Collection) (State, string) {
 	count := map[State]int{}
 	reasons := map[State]string{}
 	for _, c := range all {
-		if count[c.State]++; count[c.State] == 1 && c.Reason != "" {
+		count[c.State]++
+		if c.Reason != "" && reasons[c.State] == "" {
 			reasons[c.State] = c.Name + ": " + c.Reason
 		}
 	}
@@ -58,7 +81,7 @@ func summary(all []Collection) (State, string) {
 	case count[Failing] > 0:
 		return Failing, reasons[Failing]
 	}
-	return Polling, reasons[Blocked]
+	return Polling, cmp.Or(reasons[Blocked], reasons[Polling])
 }
 
 // backfilledAt is when everything that may be read had been read once.

@@ -21,6 +21,7 @@ type Status struct {
 	State State
 	// Reason says why, for Waiting, Failing and Blocked: what was asked, what the answer
 	// was, and what to do.
+	// Of Polling it says since when the mirror is behind, and why.
 	Reason  string
 	Account string // who the credential belongs to, as the API says; empty: not known yet
 	// BackfilledAt is when every collection had been read once; zero: not yet.
@@ -54,4 +55,5 @@ type Quota struct {
 	PausedTo  time.Time // after a refusal; zero: not paused
 	Refusals  uint64    // answers that said "too often"
 	Requests  uint64
+	Waiting   int // requests for changes that wait now
 }

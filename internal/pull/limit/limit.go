@@ -71,6 +71,7 @@ type Quota struct {
 	PausedTo  time.Time // after a refusal; zero: not paused
 	Refusals  uint64    // answers that said "too often"
 	Requests  uint64
+	Waiting   int // requests for changes that wait, for this bucket or one besides
 }
 
 // Limiter spaces the requests of one account. All methods may be called concurrently.
@@ -171,13 +172,25 @@ func (l *Limiter) Quotas() []Quota {
 	var list []Quota
 	for _, name := range slices.Sorted(maps.Keys(l.buckets)) {
 		if b := l.buckets[name]; l.named[name] || b.refusals > 0 {
-			list = append(list, b.quota(now))
+			list = append(list, l.quota(b, now))
 		}
 	}
 	if l.own != nil {
-		list = append(list, l.own.quota(now))
+		list = append(list, l.quota(l.own, now))
 	}
 	return list
+}
+
+func (l *Limiter) quota(b *bucket, now time.Time) Quota {
+	q := b.quota(now)
+	for _, queue := range l.queues[source.Changing : source.Hydrating+1] {
+		for _, w := range queue {
+			if slices.Contains(w.buckets, b) {
+				q.Waiting++
+			}
+		}
+	}
+	return q
 }
 
 // bucket returns the bucket of a name; nil: without limit.

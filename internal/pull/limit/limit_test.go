@@ -430,3 +430,22 @@ func TestLeavingAndGivingUpAtOnce(t *testing.T) {
 		equal(b.t, b.at("after"), time.Duration(0))
 	})
 }
+
+func TestWhatWaitsForChangesIsCounted(t *testing.T) {
+	inBubble(t, limit.Config{Buckets: map[string]limit.Bucket{"a": {Rate: 1}, "b": {Rate: 1}}}, func(b *bench) {
+		b.ask("first", source.Changing, 0, "a")
+		synctest.Wait()
+		for _, p := range []source.Priority{source.Changing, source.Hydrating, source.Backfilling, source.Sweeping} {
+			b.ask("request", p, 0, "a")
+		}
+		synctest.Wait()
+		got := map[string]int{}
+		for _, q := range b.Quotas() {
+			got[q.Bucket] = q.Waiting
+		}
+		// Readers of everything may wait for long without anything missing.
+		if want := map[string]int{"a": 2, "b": 0}; !maps.Equal(got, want) {
+			t.Errorf("waiting %v, want %v", got, want)
+		}
+	})
+}
