@@ -1,10 +1,12 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -283,5 +285,52 @@ func TestTheUnlimitedSpecIsStripes(t *testing.T) {
 		if diff := cmp.Diff(pair[1], pair[0], inside, placeless); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+func TestAMedianIsSureWhenEnoughRunsAgree(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		runs []float64
+		want string // of reached, and of the aim's text
+	}{
+		"five runs":               {[]float64{1, 1, 1, 1, 1}, "open under 1.10 (too few rounds to decide)"},
+		"six that agree":          {[]float64{1, .9, 1.05, 1.01, 1, 1.02}, "true under 1.10 (median in 0.90 to 1.05)"},
+		"one of six is above":     {[]float64{1, .9, 1.2, 1.01, 1, 1.02}, "open under 1.10 (median in 0.90 to 1.20)"},
+		"one of nine is above":    {[]float64{1, .9, 9, 1.01, 1, 1.02, 1, 1, 1}, "true under 1.10 (median in 1.00 to 1.02)"},
+		"all are above":           {[]float64{1.2, 1.3, 1.4, 1.5, 1.6, 1.7}, "false under 1.10 (median in 1.20 to 1.70)"},
+		"fifteen, three of which": {[]float64{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2}, "true under 1.10 (median in 1.00 to 1.00)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := figure("", "", "", tc.runs).surelyBelow(1.1, "under 1.10")
+			reached := "open"
+			if f.Reached != nil {
+				reached = strconv.FormatBool(*f.Reached)
+			}
+			if got := reached + " " + f.Aim; got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestAMessageOfARowHasTheMembersOfTheNodes(t *testing.T) {
+	t.Parallel()
+	body, err := renderMany(11, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newArrivals(10, 2)
+	if a.arrive(body, time.Now()); a.failed != nil || a.count != 2 {
+		t.Errorf("%d changes were found: %v", a.count, a.failed)
+	}
+	one, err := render(11)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const row = 200 // bytes, about, beside some 500 of metadata
+	if !bytes.Contains(one, []byte(`"email":"user11@example.com","amount":"0.11"`)) || len(one) < 3*row || len(one) > 5*row {
+		t.Errorf("%d bytes: %s", len(one), one)
 	}
 }

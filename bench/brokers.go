@@ -107,10 +107,14 @@ func (b *natsBroker) count(ctx context.Context) (int, error) {
 	return int(from.CachedInfo().State.Msgs), nil
 }
 
-func (b *natsBroker) bare(ctx context.Context) error {
+func (b *natsBroker) bare(ctx context.Context, how peer) error {
 	for i := range b.Rows {
 		from := b.kept[i%len(b.kept)]
-		m := &nats.Msg{Subject: from.Subject, Header: maps.Clone(from.Header), Data: from.Data}
+		data, err := how.message(i, from.Data)
+		if err != nil {
+			return err
+		}
+		m := &nats.Msg{Subject: from.Subject, Header: maps.Clone(from.Header), Data: data}
 		m.Header.Set(nats.MsgIdHdr, strconv.Itoa(i))
 		for name := range m.Header {
 			if strings.HasPrefix(name, "Nats-Expected-") {
@@ -189,8 +193,8 @@ func (b *kafkaBroker) count(context.Context) (int, error) {
 	return n, nil
 }
 
-// bare produces with what the sink has by default: acks of all, gzip.
-func (b *kafkaBroker) bare(ctx context.Context) error {
+// bare produces with what the library has by default, and the sink too: acks of all, gzip.
+func (b *kafkaBroker) bare(ctx context.Context, how peer) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.cluster.ListenAddrs()...), kgo.AllowAutoTopicCreation(), kgo.ProducerBatchCompression(kgo.GzipCompression()))
 	if err != nil {
 		return err
@@ -199,7 +203,11 @@ func (b *kafkaBroker) bare(ctx context.Context) error {
 	failed := kgo.AbortingFirstErrPromise(client)
 	for i := range b.Rows {
 		from := b.kept[i%len(b.kept)]
-		client.Produce(ctx, &kgo.Record{Topic: b.topic(), Key: strconv.AppendInt(nil, int64(i), 10), Value: from.Value, Headers: from.Headers, Timestamp: from.Timestamp}, failed.Promise())
+		value, err := how.message(i, from.Value)
+		if err != nil {
+			return err
+		}
+		client.Produce(ctx, &kgo.Record{Topic: b.topic(), Key: strconv.AppendInt(nil, int64(i), 10), Value: value, Headers: from.Headers, Timestamp: from.Timestamp}, failed.Promise())
 	}
 	return errors.Join(client.Flush(ctx), failed.Err())
 }

@@ -101,14 +101,22 @@ func (r *redisServer) count(ctx context.Context) (int, error) {
 }
 
 // bare appends with as many connections and as many entries in a pipeline as the sink.
-func (r *redisServer) bare(ctx context.Context) error {
+func (r *redisServer) bare(ctx context.Context, how peer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(sinkConnections)
 	for first := 0; first < r.Rows; first += sinkRows {
 		group.Go(func() error {
 			p := r.client.Pipeline()
 			for i := first; i < min(first+sinkRows, r.Rows); i++ {
-				p.Do(ctx, append([]any{"XADD", redisStream, "*"}, r.kept[i%len(r.kept)]...)...)
+				fields := append([]any{"XADD", redisStream, "*"}, r.kept[i%len(r.kept)]...)
+				if how == renders {
+					body, err := render(i)
+					if err != nil {
+						return err
+					}
+					fields[len(fields)-1] = body // message stands last
+				}
+				p.Do(ctx, fields...)
 			}
 			_, err := p.Exec(ctx)
 			return err

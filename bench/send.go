@@ -158,10 +158,10 @@ func (s *sender) webhooksOf(ctx context.Context, size int) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	var peer, ours, floor, ratio, cpu, each []float64
+	var peer, ours, floor, ratio, cpu, each, all, alone, share, made, madeShare []float64
 	for round := range s.Rounds {
 		s.say("send: webhooks of %d, round %d", size, round+1)
-		a, err := s.bare(ctx, changes, warm.bodies)
+		a, err := s.bare(ctx, changes, warm.bodies, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -169,19 +169,29 @@ func (s *sender) webhooksOf(ctx context.Context, size int) ([]Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		a2, err := s.bare(ctx, changes, warm.bodies)
+		a2, err := s.bare(ctx, changes, warm.bodies, nil)
+		if err != nil {
+			return nil, err
+		}
+		c, err := s.bare(ctx, changes, nil, func(turn int) ([]byte, error) { return renderMany(1+turn*size%changes, size) })
 		if err != nil {
 			return nil, err
 		}
 		n := float64(changes)
-		peer, ours = append(peer, n/a.Seconds(), n/a2.Seconds()), append(ours, n/b.took.Seconds())
-		floor, ratio = append(floor, a2.Seconds()/a.Seconds()), append(ratio, (a+a2).Seconds()/2/b.took.Seconds())
-		cpu, each = append(cpu, float64(b.cpu.Microseconds())/n), append(each, b.each)
+		of := func(cpu time.Duration) float64 { return float64(cpu.Microseconds()) / n }
+		peer, ours = append(peer, n/a.took, n/a2.took), append(ours, n/b.took)
+		floor, ratio = append(floor, a2.took/a.took), append(ratio, (a.took+a2.took)/2/b.took)
+		cpu, each = append(cpu, of(b.node)), append(each, b.each)
+		all, alone, made = append(all, of(b.sum())), append(alone, of(a.sum()), of(a2.sum())), append(made, of(c.sum()))
+		share, madeShare = append(share, float64(a.sum()+a2.sum())/2/float64(b.sum())), append(madeShare, float64(c.sum())/float64(b.sum()))
 	}
 	of := fmt.Sprintf("webhooks, batches of %d, %d connections", size, connections)
 	return []Figure{
 		figure(of, "bare client", "changes/s", peer), figure(of, "lockstep", "changes/s", ours),
 		figure(of, "lockstep by bare client", "", ratio).beside(floor),
+		figure(of, "node and receiver, CPU", "µs/change", all), figure(of, "bare client and receiver, CPU", "µs/change", alone),
+		figure(of, "CPU, bare client by lockstep", "", share),
+		figure(of, "bare client that renders, and receiver, CPU", "µs/change", made), figure(of, "CPU, bare client that renders, by lockstep", "", madeShare),
 		figure(of, "changes in one request", "changes", each), figure(of, "node, CPU", "µs/change", cpu),
 	}, nil
 }
@@ -191,9 +201,8 @@ const bodiesKept = 256
 
 // sentRun is how long webhooks took.
 type sentRun struct {
-	took   time.Duration // from the request that makes the consumer to the last change
-	cpu    time.Duration // of the node
-	each   float64       // changes in one request
+	spent          // from the request that makes the consumer to the last change
+	each   float64 // changes in one request
 	bodies [][]byte
 }
 
@@ -207,6 +216,7 @@ func (s *sender) sent(ctx context.Context, size, changes int, name string) (r se
 	if err != nil {
 		return r, err
 	}
+	own := ownCPU()
 	start := time.Now()
 	if err := s.webhook(ctx, name, "beginning", url, size); err != nil {
 		return r, err
@@ -214,19 +224,22 @@ func (s *sender) sent(ctx context.Context, size, changes int, name string) (r se
 	if err := a.whole(ctx); err != nil {
 		return r, fmt.Errorf("consumer %s: %w", name, err)
 	}
-	r.took = time.Since(start)
+	r.took, r.rest = time.Since(start).Seconds(), ownCPU()-own
 	after, err := s.cpu()
 	if err != nil {
 		return r, err
 	}
 	requests, came := a.asked()
-	r.cpu, r.each, r.bodies = after-before, float64(came)/float64(requests), a.kept()
+	r.each, r.bodies = float64(came)/float64(requests), a.kept()
+	if !s.Within {
+		r.node = after - before
+	}
 	return r, s.api.DeleteConsumer(ctx, name)
 }
 
 // bare posts the bodies in turns until as many changes came, as a program without a
-// node would.
-func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte) (time.Duration, error) {
+// node would; without bodies those that it makes.
+func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte, render func(turn int) ([]byte, error)) (p spent, err error) {
 	const name = "bare"
 	a := newArrivals(0, changes)
 	a.again = untilAcks
@@ -235,7 +248,11 @@ func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte) (time.D
 	transport := &http.Transport{MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections}
 	defer transport.CloseIdleConnections()
 	poster := &http.Client{Transport: transport, Timeout: time.Minute}
+	if render == nil {
+		render = func(turn int) ([]byte, error) { return bodies[turn%len(bodies)], nil }
+	}
 	var turn atomic.Int64
+	own := ownCPU()
 	start := time.Now()
 	group, posting := errgroup.WithContext(ctx)
 	for range connections {
@@ -246,7 +263,10 @@ func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte) (time.D
 					return nil
 				default:
 				}
-				body := bodies[int(turn.Add(1))%len(bodies)]
+				body, err := render(int(turn.Add(1)))
+				if err != nil {
+					return err
+				}
 				if err := post(posting, poster, url, body); err != nil {
 					return fmt.Errorf("bare client: %w", err)
 				}
@@ -254,9 +274,10 @@ func (s *sender) bare(ctx context.Context, changes int, bodies [][]byte) (time.D
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return 0, err
+		return p, err
 	}
-	return time.Since(start), a.whole(ctx)
+	p.took, p.rest = time.Since(start).Seconds(), ownCPU()-own
+	return p, a.whole(ctx)
 }
 
 func post(ctx context.Context, c *http.Client, url string, body []byte) error {

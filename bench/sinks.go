@@ -20,7 +20,7 @@ type destination interface {
 	// empty makes the destination anew, and returns the settings of a consumer.
 	empty(ctx context.Context) (settings map[string]any, err error)
 	// bare writes all changes with the library alone into an empty destination.
-	bare(ctx context.Context) error
+	bare(ctx context.Context, how peer) error
 	// count returns how many changes it has.
 	count(ctx context.Context) (int, error)
 	// cpu is the CPU time of its server so far; 0: it is in this process.
@@ -32,17 +32,18 @@ type destination interface {
 type rival struct {
 	part, of, peer string
 	aim            float64 // 0: none
+	rows           bool    // the library alone is given rows, not messages: it renders anyway
 	open           func(ctx context.Context, l *lab) (destination, error)
 }
 
 func rivals() []rival {
 	return []rival{
-		{partPostgres, "sink postgres", "pgx", .8, func(_ context.Context, l *lab) (destination, error) { return &rowsInto{lab: l}, nil }},
-		{partNATS, "sink nats", "nats.go", .8, func(_ context.Context, l *lab) (destination, error) { return newNATSBroker(l) }},
-		{partKafka, "sink kafka", "franz-go", .8, func(_ context.Context, l *lab) (destination, error) { return newKafkaBroker(l) }},
-		{partRedis, "sink redis, guard none", "go-redis", .8, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "none") }},
+		{partPostgres, "sink postgres", "pgx", .8, true, func(_ context.Context, l *lab) (destination, error) { return &rowsInto{lab: l}, nil }},
+		{partNATS, "sink nats", "nats.go", .8, false, func(_ context.Context, l *lab) (destination, error) { return newNATSBroker(l) }},
+		{partKafka, "sink kafka", "franz-go", .8, false, func(_ context.Context, l *lab) (destination, error) { return newKafkaBroker(l) }},
+		{partRedis, "sink redis, guard none", "go-redis", .8, false, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "none") }},
 		// The library alone writes no seqs and compares none: what that costs.
-		{partRedis, "sink redis", "go-redis", 0, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "seq") }},
+		{partRedis, "sink redis", "go-redis", 0, false, func(ctx context.Context, l *lab) (destination, error) { return newRedisServer(ctx, l, "seq") }},
 	}
 }
 
@@ -94,10 +95,10 @@ func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, e
 	if _, err := s.sunk(ctx, r.part, name+"-warm", to); err != nil {
 		return nil, err
 	}
-	var bare, ours, ratio, floor, node, all, alone, share []float64
+	var bare, ours, ratio, floor, node, all, alone, share, made, madeShare []float64
 	for round := range s.Rounds {
 		s.say("send: %s, round %d", r.of, round+1)
-		a, err := s.alone(ctx, to)
+		a, err := s.alone(ctx, to, ready)
 		if err != nil {
 			return nil, err
 		}
@@ -105,11 +106,18 @@ func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, e
 		if err != nil {
 			return nil, err
 		}
-		a2, err := s.alone(ctx, to)
+		a2, err := s.alone(ctx, to, ready)
 		if err != nil {
 			return nil, err
 		}
 		n := float64(s.Rows)
+		if !r.rows {
+			c, err := s.alone(ctx, to, renders)
+			if err != nil {
+				return nil, err
+			}
+			made, madeShare = append(made, float64(c.sum().Microseconds())/n), append(madeShare, float64(c.sum())/float64(b.sum()))
+		}
 		each := func(cpu time.Duration) float64 { return float64(cpu.Microseconds()) / n }
 		bare, ours = append(bare, n/a.took, n/a2.took), append(ours, n/b.took)
 		ratio, floor = append(ratio, (a.took+a2.took)/2/b.took), append(floor, a2.took/a.took)
@@ -126,6 +134,9 @@ func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, e
 		figure(r.of, "node and destination, CPU", "µs/change", all), figure(r.of, r.peer+" and destination, CPU", "µs/change", alone),
 		figure(r.of, "CPU, "+r.peer+" by lockstep", "", share),
 	}
+	if len(made) > 0 {
+		figures = append(figures, figure(r.of, r.peer+" that renders, and destination, CPU", "µs/change", made), figure(r.of, "CPU, "+r.peer+" that renders, by lockstep", "", madeShare))
+	}
 	if !s.Within {
 		figures = append(figures, figure(r.of, "node, CPU", "µs/change", node))
 	}
@@ -133,7 +144,7 @@ func (s *sender) sink(ctx context.Context, r rival, to destination) ([]Figure, e
 }
 
 // alone has the library write everything.
-func (s *sender) alone(ctx context.Context, to destination) (p spent, err error) {
+func (s *sender) alone(ctx context.Context, to destination, how peer) (p spent, err error) {
 	if _, err := to.empty(ctx); err != nil {
 		return p, err
 	}
@@ -142,7 +153,7 @@ func (s *sender) alone(ctx context.Context, to destination) (p spent, err error)
 		return p, err
 	}
 	start := time.Now()
-	err = to.bare(ctx)
+	err = to.bare(ctx, how)
 	p.took = time.Since(start).Seconds()
 	after, failed := s.rest(ctx, to)
 	p.rest = after - before
@@ -182,7 +193,8 @@ func (s *sender) sunk(ctx context.Context, kind, name string, to destination) (p
 	if _, err := s.api.CreateConsumer(ctx, definition); err != nil {
 		return p, fmt.Errorf("create consumer %s: %w", name, err)
 	}
-	err = s.until(ctx, patience, "the destination did not get everything", func() (bool, error) {
+	// Each look costs the node something: few of them.
+	err = s.untilEach(ctx, 100*time.Millisecond, patience, "the destination did not get everything", func() (bool, error) {
 		c, err := s.api.Consumer(ctx, name)
 		return err == nil && c.Stats.FloorSeq >= uint64(s.Rows), err
 	})
@@ -256,7 +268,7 @@ func (r *rowsInto) count(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-func (r *rowsInto) bare(ctx context.Context) error {
+func (r *rowsInto) bare(ctx context.Context, _ peer) error {
 	const sql = `INSERT INTO bench_0 SELECT a, b, c, d::numeric, e::jsonb, f, g::timestamptz, a
 		FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS i(a, b, c, d, e, f, g)
 		ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, email = excluded.email, amount = excluded.amount, payload = excluded.payload,

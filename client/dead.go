@@ -54,16 +54,18 @@ type DeadQuery struct {
 	Key       string // is part of the key's values, joined by comma and space
 	Reason    string // is part of the reason, whatever its case
 	NoMessage bool   // leaves Message nil
+	// Look is how long letters are looked at for Key and Reason, 10 ms to 1 s; 0: a second.
+	Look time.Duration
 }
 
 // DeadPage is a part of a list of dead letters.
 type DeadPage struct {
 	Data []DeadLetter `json:"data"`
 	Next string       `json:"next_cursor"` // empty: it is the last one
-	// Stopped says that the page ended before it was full, after Looked letters: it looked
-	// at as many as a page may, or they are large. There may be more all the same.
+	// Stopped says that the page ended before it was full: it looked at as many letters as
+	// a page may, or they are large. There may be more all the same.
 	Stopped bool `json:"stopped_early"`
-	Looked  int  `json:"looked_at"`
+	Looked  int  `json:"looked_at"` // letters, when it stopped or was asked for a Key or Reason
 }
 
 // FindDead returns a page of a consumer's dead letters.
@@ -79,6 +81,9 @@ func (c *Client) FindDead(ctx context.Context, consumer string, q DeadQuery) (De
 	}
 	if q.NoMessage {
 		query.Set("messages", "false")
+	}
+	if q.Look > 0 {
+		query.Set("look_ms", strconv.FormatInt(q.Look.Milliseconds(), 10))
 	}
 	var out DeadPage
 	err := c.do(ctx, call{method: http.MethodGet, path: consumerPath(consumer, "dead"), query: query, retry: repeatable}, &out)

@@ -46,6 +46,9 @@ type HistoryQuery struct {
 	Minutes  int    // 1 to 60; 0: 60
 	Database string // only this database's series
 	Consumer string // only this consumer's series, by id or name
+	// Consumers are more of them, up to 1,000 in all. Of several, those that have no
+	// history are left out.
+	Consumers []string
 }
 
 // History returns how the node was in the last hour, at most since its start.
@@ -55,6 +58,9 @@ func (c *Client) History(ctx context.Context, q HistoryQuery) (History, error) {
 		if value != "" {
 			query.Set(name, value)
 		}
+	}
+	for _, consumer := range q.Consumers {
+		query.Add("consumer", consumer)
 	}
 	if q.Minutes != 0 {
 		query.Set("minutes", strconv.Itoa(q.Minutes))

@@ -70,10 +70,10 @@ type Sync struct {
 	BackfilledAt  *time.Time       `json:"backfilled_at"` // when every collection had been read once; nil: not yet
 	Collections   []SyncCollection `json:"collections"`
 	Quotas        []SyncQuota      `json:"quotas"`
-	ManagedBy     string           `json:"managed_by"`   // api, file: the configuration, or apply
-	AppliedFrom   string           `json:"applied_from"` // the file that it was applied from
-	CreatedAt     time.Time        `json:"created_at"`
-	UpdatedAt     time.Time        `json:"updated_at"`
+	ManagedBy     string           `json:"managed_by"`          // api, file: the configuration, or apply
+	AppliedFrom   string           `json:"applied_from"`        // the file that it was applied from
+	CreatedAt     time.Time        `json:"created_at,omitzero"` // zero: not known until its database is reached
+	UpdatedAt     time.Time        `json:"updated_at,omitzero"`
 
 	// Raw is the answer's own text, for what this client does not know.
 	Raw json.RawMessage `json:"-"`

@@ -108,7 +108,7 @@ func goProgram(t *testing.T, dir, file string) string {
 // failsFirst is how a snippet's own work is made to fail on the first attempt.
 func failsFirst() map[string][2]string {
 	return map[string][2]string{
-		"curl":       {`  echo "$1" | jq`, `  case "$1" in *'"attempt":1,'*) return 1 ;; esac; echo "$1" | jq`},
+		"curl":       {`  printf '%s\n' "$1" | jq`, `  case "$1" in *'"attempt":1,'*) return 1 ;; esac; printf '%s\n' "$1" | jq`},
 		"Python":     {`    print(change["action"]`, "    assert change['attempt'] > 1, 'the first'\n    print(change[\"action\"]"},
 		"JavaScript": {`  console.log(change.action`, "  if (change.attempt === 1) throw new Error('the first')\n  console.log(change.action"},
 		"Java":       {`        System.out.println(change);`, `        if (change.contains("\"attempt\":1,")) throw new Exception("the first");`},
@@ -141,7 +141,7 @@ func TestSnippetsOfTheConsoleAreWorkers(t *testing.T) {
 			if !ok {
 				t.Skip(language + " is not on this machine")
 			}
-			pgtest.Exec(t, url, `INSERT INTO orders SELECT i, 'it''s "' || i || '"' FROM (SELECT coalesce(max(id), 0) AS top FROM orders) o, generate_series(top + 1, top + 5) i`)
+			pgtest.Exec(t, url, `INSERT INTO orders SELECT i, E'it''s "\\ \n' || i || '"' FROM (SELECT coalesce(max(id), 0) AS top FROM orders) o, generate_series(top + 1, top + 5) i`)
 			runs(t, command)
 			pgtest.Eventually(t, 60*time.Second, "every change to be acked", func() bool {
 				now, err := n.api.Consumer(t.Context(), made.ID)

@@ -203,7 +203,7 @@ func TestConsoleSettlesDeadLetters(t *testing.T) {
 	}
 	holds(t, "the first page", page, "Next page", "the &lt;i&gt;reason&lt;/i&gt; of 71")
 	lacks(t, "the first page", page, "<i>", "of 70<")
-	if rows := strings.Count(n.consolePage(at+"?reason="+url.QueryEscape("of 119")), `name="seq"`); rows != 1 {
+	if rows := strings.Count(n.consolePage(at+"?look=long&reason="+url.QueryEscape("of 119")), `name="seq"`); rows != 1 {
 		t.Errorf("a reason finds %d letters, want 1", rows)
 	}
 	one := attribute(page[strings.Index(page, `<input type="checkbox" name="seq"`):], "value")

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lockstep/client"
 	"lockstep/internal/pgdb/pgtest"
 )
 
@@ -81,5 +82,37 @@ func TestTheStreamIsReadPageByPage(t *testing.T) {
 	}
 	if page := n.consolePage("stream?database=app&filter=record.note+%3D%3D"); !strings.Contains(page, `id="wrong-filter"`) || strings.Contains(page, "sse-connect") {
 		t.Error("what is wrong with an expression is not told at its field")
+	}
+}
+
+// Rows that a backfill reads for one consumer are no news on the stream's page: what was
+// captured before them is, at once.
+func TestTheStreamShowsWhatIsBeforeABackfill(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	pgtest.Exec(t, url, `CREATE TABLE orders (id int PRIMARY KEY, note text)`)
+	n := newNode(t, url, "  - {name: late, tables: [public.orders]}\n")
+	n.slot("console_backfill")
+	n.start()
+	pgtest.Exec(t, url, `INSERT INTO orders SELECT g, 'n' FROM generate_series(1, 450) g`)
+	begun, err := n.api.StartBackfill(t.Context(), "late", client.BackfillRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, time.Minute, "the backfill to end", func() bool {
+		b, err := n.api.Backfill(t.Context(), begun.ID)
+		db, failed := n.api.Database(t.Context(), "app")
+		return err == nil && failed == nil && b.Ended() && db.LastSeq >= 900
+	})
+	back := slices.Concat(n.streamPages("stream?database=app", "Older")...)
+	if len(back) != 450 || back[0] != "450" || back[449] != "1" {
+		t.Errorf("%d changes are on the pages, want 450: %v", len(back), back)
+	}
+	ahead := slices.Concat(n.streamPages("stream?database=app&after=1", "Newer")...)
+	if len(ahead) != 449 {
+		t.Errorf("%d changes are on the pages forwards, want 449: %v", len(ahead), ahead)
+	}
+	if page := n.consolePage("stream?database=app"); strings.Contains(page, "There was time for") {
+		t.Error("the page waited for what never comes")
 	}
 }

@@ -43,6 +43,7 @@ type database struct {
 	foundSlot bool        // of API: the slot was there before
 	broken    string      // of API: why it cannot be opened; pool and url are not set then
 	leaving   atomic.Bool // it is being deleted
+	life      *lifetime
 
 	// nil when the database is not captured
 	patterns   pattern.Patterns
@@ -79,7 +80,7 @@ func (e *Engine) openDatabases(ctx context.Context) (func() error, error) {
 }
 
 func (e *Engine) openDatabase(ctx context.Context, c config.Database) (*database, error) {
-	d := &database{Database: c, url: c.URL.Reveal(), gaps: e.gaps, metrics: e.metrics.Capture(c.Name), stream: e.metrics.Stream(c.Name)}
+	d := &database{Database: c, life: newLifetime(), url: c.URL.Reveal(), gaps: e.gaps, metrics: e.metrics.Capture(c.Name), stream: e.metrics.Stream(c.Name)}
 	if d.url == "" {
 		d.url = e.cluster.URL(c.Name)
 	}

@@ -27,6 +27,9 @@ type managed struct{ *Engine }
 // managedByAPI is who manages a database that is not in the configuration.
 const managedByAPI = "api"
 
+// Loaded implements [api.ManagedDatabases].
+func (m managed) Loaded() bool { return m.control.loaded() }
+
 // enter waits until no database is made, changed or deleted.
 func (m managed) enter(ctx context.Context) (release func(), err error) {
 	if !m.control.loaded() {
@@ -233,7 +236,7 @@ func (e *Engine) reopen(ctx context.Context, def definition) (*database, error) 
 	}
 	return &database{
 		Database: def.Database, log: log, gaps: e.gaps, metrics: e.metrics.Capture(def.Name), stream: e.metrics.Stream(def.Name),
-		managedBy: managedByAPI, foundSlot: def.foundSlot, broken: why.Error(),
+		managedBy: managedByAPI, foundSlot: def.foundSlot, broken: why.Error(), life: newLifetime(),
 	}, nil
 }
 
@@ -296,7 +299,7 @@ func (m managed) Change(ctx context.Context, name string, tables []string) error
 func (m managed) renewed(ctx context.Context, d *database, tables []string) (*database, error) {
 	next := &database{
 		Database: d.Database, url: d.url, pool: d.pool, log: d.log, gaps: d.gaps, metrics: d.metrics, stream: d.stream,
-		managedBy: d.managedBy, foundSlot: d.foundSlot,
+		managedBy: d.managedBy, foundSlot: d.foundSlot, life: d.life,
 	}
 	next.Tables = tables
 	if err := m.prepareCapture(ctx, next); err != nil {

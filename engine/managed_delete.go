@@ -43,6 +43,9 @@ func (m managed) Delete(ctx context.Context, name string, leave api.LeaveSlot) (
 		return gone, errors.Join(err, m.resume(ctx, d))
 	}
 	m.databases.remove(name)
+	// Whoever follows it is told, and does not find it any more when they come back.
+	d.life.end()
+	m.realtime.Forget(name)
 	d.close()
 	m.metrics.ForgetDatabase(name)
 	m.Logger.InfoContext(ctx, "a database was deleted by API", obs.KeyDatabase, name)

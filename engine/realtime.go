@@ -44,6 +44,9 @@ func (e *Engine) realtimeDatabase(params url.Values) string {
 
 func (e *Engine) captured(name string) (*database, error) {
 	d := e.database(name)
+	if d == nil && !e.control.loaded() {
+		return nil, fmt.Errorf("database %q: the databases made by API are not known yet: %w", name, lockstep.ErrUnavailable)
+	}
 	if d == nil || d.capture == nil {
 		return nil, fmt.Errorf("database %q is not captured by this node: %w", name, lockstep.ErrNotFound)
 	}

@@ -108,7 +108,7 @@ func (e *Engine) databaseList() []api.Database {
 	all := e.databases.all()
 	list := make([]api.Database, len(all))
 	for i, d := range all {
-		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status, ManagedBy: d.managedBy}
+		list[i] = api.Database{Name: d.Name, Log: api.LogOf(d.log), Status: d.status, ManagedBy: d.managedBy, Gone: d.life.until}
 		if d.capture != nil {
 			list[i].Captured = captured{d}
 		}

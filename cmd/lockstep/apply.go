@@ -22,15 +22,11 @@ type applyCmd struct {
 
 // Run carries a plan out: it stops at the first call that fails, and says what was done.
 func (x *applyCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
-	remote, err := c.client()
+	against, err := x.compare(ctx, c, s)
 	if err != nil {
 		return err
 	}
-	found, err := x.make(ctx, remote, s)
-	if err != nil {
-		return err
-	}
-	shown := p
+	found, shown := against.plan, p
 	if p.format != "table" {
 		shown.out, shown.format = p.err, "table" // standard output has the result alone
 	}
@@ -49,7 +45,10 @@ func (x *applyCmd) Run(ctx context.Context, c *cli, s streams, p printer) error 
 	if err := x.agreed(s); err != nil {
 		return err
 	}
-	done, err := carryOut(ctx, remote, client.Claim{AppliedFrom: found.From, Override: x.Override}, todo, p)
+	done, err := carryOut(ctx, against.remote, client.Claim{AppliedFrom: found.From, Override: x.Override}, todo, p)
+	if err == nil {
+		err = against.confirm(ctx, done)
+	}
 	return p.applied(found, done, todo[len(done):], err)
 }
 
@@ -153,9 +152,16 @@ func (p printer) applied(found plan.Plan, done, left []plan.Operation, failed er
 		}
 		return nil
 	}
+	if len(left) == 0 {
+		return fmt.Errorf("everything was done, but: %w", failed)
+	}
 	p.note("stopped after %d of %s; not done:", len(done), count(len(done)+len(left), "step"))
-	for _, o := range left {
-		p.note("  %s %s %s", o.Action, o.What, printable(o.Name))
+	for n, o := range left {
+		doubt := ""
+		if n == 0 && errors.Is(failed, lockstep.ErrUnavailable) {
+			doubt = " (or done: no answer came)"
+		}
+		p.note("  %s %s %s%s", o.Action, o.What, printable(o.Name), doubt)
 	}
 	return fmt.Errorf("%w\n  run lockstep apply again: it goes on from here", failed)
 }

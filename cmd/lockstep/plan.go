@@ -17,21 +17,17 @@ type planCmd struct {
 
 // Run shows what apply would do.
 func (x *planCmd) Run(ctx context.Context, c *cli, s streams, p printer) error {
-	remote, err := c.client()
+	found, err := x.compare(ctx, c, s)
 	if err != nil {
 		return err
 	}
-	found, err := x.make(ctx, remote, s)
-	if err != nil {
+	if err := p.plan(found.plan); err != nil {
 		return err
 	}
-	if err := p.plan(found); err != nil {
-		return err
-	}
-	if found.Problems() > 0 {
+	switch {
+	case found.plan.Problems() > 0:
 		return usageError{errQuiet}
-	}
-	if x.DetailedExitCode && found.Changes() > 0 {
+	case x.DetailedExitCode && found.plan.Changes() > 0:
 		return errChanges
 	}
 	return nil

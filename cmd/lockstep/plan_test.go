@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -10,9 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	"lockstep"
 	"lockstep/client"
 	"lockstep/engine"
 	"lockstep/internal/config"
+	"lockstep/internal/plan"
 	"lockstep/sandbox"
 	"lockstep/sandbox/stripe"
 )
@@ -164,8 +167,29 @@ func (p *planned) byHand(file string) {
 	if _, err := override.UpdateSync(ctx, "acme", map[string]string{"every": "7s"}); err != nil {
 		p.t.Fatal(err)
 	}
+	p.overtaken(file)
 	out := p.run(4, "", "plan", "-c", file, "--detailed-exitcode")
 	p.says(out, `ack_wait: "5s" → "1m30s"`, `every: "7s" → -`, "0 to make, 2 to change")
 	p.says(p.run(0, "", "apply", "-c", file, "--yes"), "changed sync acme", "changed consumer customers")
 	p.says(p.run(0, "", "plan", "-c", file), "nothing to change")
+}
+
+// overtaken is an apply that has done everything, and whose consumer customers somebody else
+// has changed meanwhile.
+func (p *planned) overtaken(file string) {
+	p.t.Helper()
+	lookup := func(name string) (string, bool) { v, ok := p.vars[name]; return v, ok }
+	flags := planFlags{Config: file, Secrets: true}
+	against, err := flags.compare(p.t.Context(), &cli{Server: p.server}, streams{err: os.Stderr, lookup: lookup})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	mine := []plan.Operation{{What: plan.Consumer, Name: "hooks"}}
+	if err := against.confirm(p.t.Context(), mine); err != nil {
+		p.t.Fatalf("what it did not touch is held against it: %v", err)
+	}
+	err = against.confirm(p.t.Context(), append(mine, plan.Operation{What: plan.Consumer, Name: "customers"}))
+	if !errors.Is(err, lockstep.ErrConflict) || !strings.Contains(err.Error(), "consumer customers") {
+		p.t.Fatalf("got %v, want a conflict that names the consumer", err)
+	}
 }

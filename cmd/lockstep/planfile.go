@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -40,15 +41,27 @@ func (f planFlags) from() string {
 	return filepath.Base(f.Config)
 }
 
-// make compares the file with the server.
-func (f planFlags) make(ctx context.Context, remote *client.Client, s streams) (plan.Plan, error) {
+// comparison is a file beside a server.
+type comparison struct {
+	remote  *client.Client
+	file    *config.Config
+	options plan.Options
+	plan    plan.Plan
+}
+
+// compare compares the file with the server.
+func (f planFlags) compare(ctx context.Context, c *cli, s streams) (comparison, error) {
+	remote, err := c.client()
+	if err != nil {
+		return comparison{}, err
+	}
 	name, data, err := f.read(s)
 	if err != nil {
-		return plan.Plan{}, err
+		return comparison{}, err
 	}
 	server, err := look(ctx, remote)
 	if err != nil {
-		return plan.Plan{}, err
+		return comparison{}, err
 	}
 	file, err := config.Parse(name, data, remoteOptions(s, server.Databases))
 	if err == nil {
@@ -56,14 +69,35 @@ func (f planFlags) make(ctx context.Context, remote *client.Client, s streams) (
 	}
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		_, _ = fmt.Fprintln(s.err, problems.Error())
-		return plan.Plan{}, usageError{errQuiet}
+		return comparison{}, usageError{errQuiet}
 	}
 	if err != nil {
-		return plan.Plan{}, err
+		return comparison{}, err
 	}
-	return plan.Make(file, server, plan.Options{
-		From: f.from(), Prune: f.Prune, Replace: f.Replace, Secrets: f.Secrets, Adopt: f.Adopt, Override: f.Override, Shown: kinds.Shown,
-	}), nil
+	o := plan.Options{From: f.from(), Prune: f.Prune, Replace: f.Replace, Secrets: f.Secrets, Adopt: f.Adopt, Override: f.Override, Shown: kinds.Shown}
+	return comparison{remote, file, o, plan.Make(file, server, o)}, nil
+}
+
+// confirm looks again once everything was done: an error names what somebody else has
+// made different meanwhile.
+func (x comparison) confirm(ctx context.Context, done []plan.Operation) error {
+	server, err := look(ctx, x.remote)
+	if err != nil {
+		return fmt.Errorf("look whether the server is now as %s has it: %w", x.options.From, err)
+	}
+	o := x.options
+	o.Secrets = false // they were sent, and cannot be compared
+	var other []string
+	for _, i := range plan.Make(x.file, server, o).Items {
+		mine := slices.ContainsFunc(done, func(d plan.Operation) bool { return d.What == i.What && d.Name == i.Name })
+		if mine && i.Differs() {
+			other = append(other, i.What+" "+i.Name)
+		}
+	}
+	if len(other) > 0 {
+		return fmt.Errorf("somebody else changed what was applied while it was: %s: see lockstep plan, and agree on who applies: %w", strings.Join(other, ", "), lockstep.ErrConflict)
+	}
+	return nil
 }
 
 func (f planFlags) read(s streams) (name string, data []byte, err error) {

@@ -41,9 +41,9 @@ func (c Claim) check(k keeper) error {
 		return nil
 	}
 	if c.AppliedFrom != "" {
-		return fmt.Errorf("%s %q was applied from %s: change it there, or take it over with override=true: %w", k.what, k.name, k.appliedFrom, lockstep.ErrConflict)
+		return fmt.Errorf("%s %q was applied from %s: change it there, or take it over with --override (in the API: override=true): %w", k.what, k.name, k.appliedFrom, lockstep.ErrConflict)
 	}
-	return fmt.Errorf("%s %q was applied from %s: change it there and run lockstep apply, or repeat the call with override=true, which the next lockstep plan shows: %w", k.what, k.name, k.appliedFrom, lockstep.ErrConflict)
+	return fmt.Errorf("%s %q was applied from %s: change it there and run lockstep apply, or do it all the same with --override (in the API: override=true), which the next lockstep plan shows: %w", k.what, k.name, k.appliedFrom, lockstep.ErrConflict)
 }
 
 // take writes into a definition who keeps it from now on.

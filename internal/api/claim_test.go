@@ -28,7 +28,7 @@ func TestWhatWasAppliedIsChangedByHandOnlyWithOverride(t *testing.T) {
 			}
 			at := c.base + "/kept"
 			for _, query := range []string{"", "?applied_from=b.yml"} {
-				if p := wantProblem(t, n.do("PATCH", at+query, c.change), 409); !strings.Contains(p.Detail, "a.yml") || !strings.Contains(p.Detail, "override=true") {
+				if p := wantProblem(t, n.do("PATCH", at+query, c.change), 409); !strings.Contains(p.Detail, "a.yml") || !strings.Contains(p.Detail, "--override") || !strings.Contains(p.Detail, "override=true") {
 					t.Errorf("PATCH %s: %s", query, p.Detail)
 				}
 				wantProblem(t, n.do("DELETE", at+query, ""), 409)

@@ -18,6 +18,9 @@ import (
 // for one that is in use, [lockstep.ErrUnavailable] while the control plane or the database
 // is away. When there is an error, nothing has changed.
 type ManagedDatabases interface {
+	// Loaded reports whether all that were made are known. Until then, after a start, one
+	// that is not found may be there.
+	Loaded() bool
 	// Create stores a database and begins to capture it.
 	Create(ctx context.Context, d DatabaseDefinition) error
 	// Change gives a database other patterns of tables.

@@ -13,6 +13,8 @@ import (
 // pickyManaged takes everything for the database app, and nothing else.
 type pickyManaged struct{}
 
+func (pickyManaged) Loaded() bool { return true }
+
 func (pickyManaged) Create(_ context.Context, d api.DatabaseDefinition) error {
 	switch {
 	case d.Name != "app":

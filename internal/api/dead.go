@@ -71,7 +71,10 @@ func (a *API) letters(f family) http.HandlerFunc {
 			buf = append(strconv.AppendUint(append(buf, '"'), page.Next, 10), '"')
 		}
 		if page.Stopped {
-			buf = append(buf, `,"stopped_early":true,"looked_at":`...)
+			buf = append(buf, `,"stopped_early":true`...)
+		}
+		if page.Stopped || query.Key != "" || query.Reason != "" {
+			buf = append(buf, `,"looked_at":`...)
 			buf = strconv.AppendInt(buf, int64(page.Looked), 10)
 		}
 		writeBytes(w, append(buf, "}\n"...))

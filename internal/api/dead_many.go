@@ -4,12 +4,19 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"time"
 
 	"lockstep/internal/deliver"
 )
 
 // maxSeqs is how many dead letters one call names.
 const maxSeqs = 1000
+
+// How many milliseconds a page of dead letters may look for those that are asked for.
+const (
+	minLookMS = 10
+	maxLookMS = int(deliver.MaxLook / time.Millisecond)
+)
 
 // LettersBody says which dead letters are worked on: some, or all that match.
 type LettersBody struct {
@@ -146,5 +153,7 @@ func decodeLetterQuery(r *http.Request) (q deliver.LetterQuery, err error) {
 		return q, bad("query.order", "order must be oldest or newest")
 	}
 	q.Key, q.Reason = query.Get("key"), query.Get("reason")
-	return q, nil
+	look, err := number(r, "look_ms", maxLookMS, minLookMS, maxLookMS)
+	q.Look = time.Duration(look) * time.Millisecond
+	return q, err
 }

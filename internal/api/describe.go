@@ -212,7 +212,7 @@ type letterView struct {
 type lettersView struct {
 	Data    []letterView `json:"data"`
 	Next    *string      `json:"next_cursor"`
-	Looked  int          `json:"looked_at,omitempty" doc:"With stopped_early: letters that were looked at for this page"`
+	Looked  int          `json:"looked_at,omitempty" doc:"With stopped_early, key or reason: letters that were looked at for this page"`
 	Stopped bool         `json:"stopped_early,omitempty" doc:"The page ended before it was full: it looked at as many as a page may, or they are large"`
 }
 
@@ -223,8 +223,9 @@ func (a *API) describeLetters(op *huma.Operation) {
 		queryParam("order", "By seq: oldest (default) or newest first", &huma.Schema{Type: huma.TypeString, Enum: []any{"oldest", "newest"}}),
 		queryParam("key", "Only those whose key's values, joined by comma and space, have this part", textSchema()),
 		queryParam("reason", "Only those whose reason has this part, whatever its case", textSchema()),
+		queryParam("look_ms", "With key or reason: how many milliseconds it looks at most", numberSchema(minLookMS, maxLookMS, maxLookMS)),
 		queryParam("messages", "false: message is null", &huma.Schema{Type: huma.TypeBoolean}))
-	op.Description += " With key or reason a page looks at no more than 10,000 letters and for no longer than a second: it may be empty and have a next_cursor."
+	op.Description += " With key or reason a page looks at no more than 10,000 letters and for no longer than look_ms: it may be empty and have a next_cursor."
 	op.Responses["200"] = &huma.Response{Description: "Dead letters, by seq", Content: a.jsonContent(schemaOf[lettersView](a, "Letters"))}
 }
 

@@ -147,6 +147,11 @@ func (a *API) followEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := a.drain.until(r.Context())
 	defer cancel()
+	if db, err := a.database(request.Database); err == nil { // else the session ends by itself, or has nothing to wait for
+		var release func()
+		ctx, release = unlessGone(ctx, db)
+		defer release()
+	}
 	f.run(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -83,9 +84,9 @@ type ConsumerHistoryView struct {
 
 type (
 	historyInput struct {
-		Minutes  int    `query:"minutes" minimum:"1" maximum:"60" default:"60" doc:"How far back"`
-		Database string `query:"database" doc:"Only this database's series"`
-		Consumer string `query:"consumer" doc:"Only this consumer's series, by id or name"`
+		Minutes   int      `query:"minutes" minimum:"1" maximum:"60" default:"60" doc:"How far back"`
+		Database  string   `query:"database" doc:"Only this database's series"`
+		Consumers []string `query:"consumer,explode" maxItems:"1000" doc:"Only this consumer's series, by id or name; several times for several consumers. Of several, those that have no history are left out"`
 	}
 	historyOutput struct{ Body HistoryView }
 )
@@ -104,10 +105,11 @@ func (a *API) getHistory(_ context.Context, in *historyInput) (*historyOutput, e
 			return nil, err
 		}
 	}
-	s := a.history.Read(history.Query{Since: time.Duration(in.Minutes) * time.Minute, Database: in.Database, Consumer: in.Consumer})
-	if in.Consumer != "" && len(s.Consumers) == 0 {
+	in.Consumers = slices.DeleteFunc(in.Consumers, func(name string) bool { return name == "" })
+	s := a.history.Read(history.Query{Since: time.Duration(in.Minutes) * time.Minute, Database: in.Database, Consumers: in.Consumers})
+	if len(in.Consumers) == 1 && len(s.Consumers) == 0 {
 		// One that was deleted still has a history; one that is new has none yet.
-		if _, err := a.consumers.Find(in.Consumer); err != nil {
+		if _, err := a.consumers.Find(in.Consumers[0]); err != nil {
 			return nil, err
 		}
 	}

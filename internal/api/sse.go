@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -77,14 +78,38 @@ func (a *API) changes(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := a.drain.until(r.Context())
 	defer cancel()
-	if err := s.run(ctx, from); err != nil && ctx.Err() == nil {
+	ctx, release := unlessGone(ctx, db)
+	defer release()
+	err = s.run(ctx, from)
+	switch {
+	case errors.Is(context.Cause(ctx), errGone):
+		writesUntil(w, sseWriteLimit)
+		_, _ = w.Write([]byte(": the database was deleted\n\n")) // for people: clients learn it when they come back
+	case err != nil && ctx.Err() == nil:
 		a.log.WarnContext(ctx, "a stream of events ended", obs.KeyDatabase, db.Name, obs.KeyError, err)
 	}
 }
 
-// run sends events from seq on until the client goes, the node stops, or the log
-// cannot be read. The answer has begun: a client learns of the end by the end, and
-// comes back with the last id that it has seen.
+// errGone ends the streams of a database that was deleted.
+var errGone = errors.New("the database was deleted")
+
+// unlessGone returns a context that also ends when the database is deleted. release must
+// be called after use.
+func unlessGone(ctx context.Context, db Database) (until context.Context, release func()) {
+	until, cancel := context.WithCancelCause(ctx)
+	if db.Gone == nil {
+		return until, func() { cancel(nil) }
+	}
+	stop := context.AfterFunc(db.Gone, func() { cancel(errGone) })
+	return until, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// run sends events from seq on until the client goes, the node stops, the database is
+// deleted, or the log cannot be read. The answer has begun: a client learns of the end by
+// the end, and comes back with the last id that it has seen.
 func (s *sse) run(ctx context.Context, from uint64) error {
 	// With the place before the first event: a client that loses its connection before
 	// a change came resumes from here, and not from wherever the log is then.

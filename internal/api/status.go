@@ -21,6 +21,8 @@ type Database struct {
 	Captured Captured
 	// ManagedBy is api for one that was made by API; empty: the configuration's.
 	ManagedBy string
+	// Gone ends when the database is deleted, and its streams with it; nil: it never is.
+	Gone context.Context //nolint:containedctx // a signal only: it carries nothing and belongs to no call
 }
 
 // DatabaseStatus is how the capture of a database stands.
@@ -160,6 +162,9 @@ func (a *API) database(name string) (Database, error) {
 		if db.Name == name {
 			return db, nil
 		}
+	}
+	if a.managed != nil && !a.managed.Loaded() {
+		return Database{}, fmt.Errorf("database %q: the databases made by API are not known yet, try again: %w", name, lockstep.ErrUnavailable)
 	}
 	return Database{}, fmt.Errorf("database %q: %w", name, lockstep.ErrNotFound)
 }

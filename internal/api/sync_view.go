@@ -32,8 +32,8 @@ type SyncView struct {
 	Paused     bool               `json:"paused"`
 	ManagedBy  string             `json:"managed_by" enum:"api,file,apply" doc:"file: defined in the configuration, and changed there only. apply: made by lockstep apply, and changed by hand only with override"`
 	From       string             `json:"applied_from,omitempty" doc:"The file that it was applied from"`
-	CreatedAt  time.Time          `json:"created_at"`
-	UpdatedAt  time.Time          `json:"updated_at"`
+	CreatedAt  time.Time          `json:"created_at,omitzero" doc:"Of the configuration: when a node found it first. Left out until its database has been reached"`
+	UpdatedAt  time.Time          `json:"updated_at,omitzero"`
 
 	State        string               `json:"state" enum:"starting,waiting,backfilling,polling,paused,failing,blocked" doc:"waiting: another node works on it. failing: the last calls failed, and are tried again. blocked: a person must act"`
 	Reason       string               `json:"reason" doc:"Why it waits, fails or is blocked, and what to do"`

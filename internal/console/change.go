@@ -25,7 +25,8 @@ type changeView struct {
 	Gap       string // of a gap: why, in words
 	Row       rowDiff
 	Consumers []stop
-	Others    []stop // consumers that do not select it
+	Others    []stop // consumers that do not select it, at most othersShown
+	Left      int    // so many do not
 	Senders   []stop // those that it can be replayed to
 	Pulled    bool   // a consumer takes changes itself
 	Curl      string
@@ -107,6 +108,9 @@ func lsnText(lsn uint64) string {
 	return fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn&0xffffffff))
 }
 
+// othersShown is how many of the consumers that have nothing to do with a change are named.
+const othersShown = 50
+
 // way collects where the change came from, and where it is with whom.
 func (v *changeView) way(c *visit) error {
 	kinds := map[string]string{}
@@ -121,7 +125,9 @@ func (v *changeView) way(c *visit) error {
 		one := stop{Whereabouts: w, Kind: kinds[w.ID]}
 		switch {
 		case w.State == "not_matching":
-			v.Others = append(v.Others, one)
+			if v.Left++; v.Left <= othersShown {
+				v.Others = append(v.Others, one)
+			}
 			continue
 		case one.Kind == "http":
 			v.Pulled = true

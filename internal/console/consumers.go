@@ -129,7 +129,7 @@ func consumers(c *visit) (framed, error) {
 		frame: frame{Title: "Consumers", Nav: "consumers", Live: c.r.URL.RequestURI(), Every: "3s"},
 		Asked: askedConsumers(c.r.URL.Query()), Total: len(all),
 	}
-	if v.Total > linesAtOnce {
+	if v.Total > manyConsumers {
 		v.Every = "5s"
 	}
 	var found []client.Consumer
@@ -172,16 +172,20 @@ type consumerRow struct {
 	Line   string // how much waited, as the points of a line; empty: not known
 }
 
-// linesAtOnce is up to how many consumers the page waits for their lines: the history of
-// all of them is read for it.
-const linesAtOnce = 100
+// manyConsumers is from how many on the page is fetched again less often.
+const manyConsumers = 100
 
 // rows makes the rows of a page, with their lines when the node keeps a history.
 func (v *consumersView) rows(c *visit, list []client.Consumer) {
 	past := map[string]client.ConsumerHistory{}
-	if v.Total > linesAtOnce && c.r.Header.Get("HX-Target") != "live" {
-		v.Charted = true // the lines come when the page is fetched again
-	} else if history, err := c.api.History(c.ctx, client.HistoryQuery{Minutes: 10}); err == nil {
+	ids := make([]string, len(list))
+	for i, one := range list {
+		ids[i] = one.ID
+	}
+	if len(ids) == 0 {
+		return
+	}
+	if history, err := c.api.History(c.ctx, client.HistoryQuery{Minutes: 10, Consumers: ids}); err == nil {
 		v.Charted = true
 		for _, one := range history.Consumers {
 			past[one.ID] = one

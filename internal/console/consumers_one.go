@@ -154,7 +154,7 @@ func seekConsumer(c *visit) (string, error) {
 func instant(text string) string {
 	for _, form := range []string{"2006-01-02 15:04:05 MST", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
 		if at, err := time.ParseInLocation(form, text, time.UTC); err == nil {
-			return at.Format(time.RFC3339)
+			return at.Format(time.RFC3339Nano)
 		}
 	}
 	return text
@@ -163,6 +163,11 @@ func instant(text string) string {
 // deleteConsumer deletes a consumer whose name was typed, and leads to the list.
 func deleteConsumer(c *visit) {
 	k, err := c.api.Consumer(c.ctx, c.r.PathValue("id"))
+	if errors.Is(err, lockstep.ErrNotFound) {
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: "That consumer is not there any more: somebody else has deleted it."})
+		c.go_(Prefix + "consumers")
+		return
+	}
 	if err != nil {
 		c.fail(err)
 		return
@@ -179,8 +184,11 @@ func deleteConsumer(c *visit) {
 	switch {
 	case statusOf(err) == http.StatusUnauthorized:
 		c.fail(err)
+	case errors.Is(err, lockstep.ErrNotFound):
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: "Consumer " + k.Name + " is not there any more: somebody else has deleted it."})
+		c.go_(Prefix + "consumers")
 	case err != nil:
-		c.leave(c.w, c.r, notice{Kind: "failed", Text: words(err)})
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: sentence(words(err))})
 		c.go_(Prefix + "consumers/" + url.PathEscape(k.ID) + "/settings")
 	default:
 		c.leave(c.w, c.r, notice{Kind: "done", Text: "Consumer " + k.Name + " is deleted, with its position and its dead letters."})

@@ -1,10 +1,12 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"lockstep"
 	"lockstep/client"
 )
 
@@ -95,8 +97,11 @@ func deleteDatabase(c *visit) {
 	switch {
 	case statusOf(err) == http.StatusUnauthorized:
 		c.fail(err)
+	case errors.Is(err, lockstep.ErrNotFound):
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: "Database " + name + " is not there any more: somebody else has deleted it."})
+		c.go_(Prefix + "databases")
 	case err != nil:
-		c.leave(c.w, c.r, notice{Kind: "failed", Text: words(err)})
+		c.leave(c.w, c.r, notice{Kind: "failed", Text: sentence(words(err))})
 		c.go_(databaseAt(name))
 	case len(gone.Left) > 0:
 		v := &gonePage{frame: frame{Title: name + " is deleted", Nav: "databases"}, Name: name, Dropped: gone.Dropped}

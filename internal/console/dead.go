@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 // deadPages registers pages of dead letters.
 func (s *Console) deadPages() {
 	s.page("consumers/{id}/dead", "dead", deadLetters)
+	s.mux.HandleFunc("GET "+Prefix+"consumers/{id}/dead/further", s.signedIn(furtherDead))
 	s.page("consumers/{id}/dead/{seq}", "dead-letter", deadLetter)
 	s.action("consumers/{id}/dead/retry", retrySelected)
 	s.action("consumers/{id}/dead/drop", dropSelected)
@@ -22,24 +25,78 @@ func (s *Console) deadPages() {
 	s.action("consumers/{id}/dead/{seq}/{verb}", oneDead)
 }
 
-// deadAPage is how many dead letters a page shows.
-const deadAPage = 50
+const (
+	deadAPage = 50 // dead letters that a page shows
+	// deadLook is how long a page looks for letters before it comes with what was found
+	// so far; it then goes on looking by itself, a second at a time.
+	deadLook = 40 * time.Millisecond
+)
 
 // deadView lists dead letters.
 type deadView struct {
 	consumerView
+	Asked   deadAsked
 	Letters []letter
-	Order   string // newest or oldest
-	Reason  string // what the reasons hold
-	Key     string // what the keys hold
-	Older   string // the address of the next page; empty: this is the last
+	Older   string // the address of the next page; empty: this is the last, or it goes on looking
+	Further string // where it goes on looking; empty: it does not
+	ByHand  string // the same for a reader without scripts
 	First   bool
-	Stopped bool // it looked at as many as a page may, and did not find a full page
-	Looked  int
+}
+
+// deadAsked is which dead letters are asked for, and how far looking for them came.
+type deadAsked struct {
+	Order  string // newest or oldest
+	Reason string // what the reasons hold
+	Key    string // what the keys hold
+	Cursor string
+	Found  int // on this page so far
+	Looked int // letters for that
+}
+
+func askedDead(q url.Values) deadAsked {
+	a := deadAsked{Order: "newest", Reason: strings.TrimSpace(q.Get("reason")), Key: strings.TrimSpace(q.Get("key")), Cursor: q.Get("cursor")}
+	if q.Get("order") == "oldest" {
+		a.Order = "oldest"
+	}
+	return a
+}
+
+// address is where more of the same are; with found and looked for the page that the
+// rows are added to.
+func (a deadAsked) address(at, cursor string, adding bool) string {
+	q := url.Values{"order": {a.Order}, "reason": {a.Reason}, "key": {a.Key}, "cursor": {cursor}}
+	if adding {
+		q.Set("found", strconv.Itoa(a.Found))
+		q.Set("looked", strconv.Itoa(a.Looked))
+	}
+	return at + "?" + q.Encode()
 }
 
 // Narrowed reports whether not all of them are asked for.
-func (v *deadView) Narrowed() bool { return v.Reason != "" || v.Key != "" }
+func (a deadAsked) Narrowed() bool { return a.Reason != "" || a.Key != "" }
+
+// find looks for letters behind the cursor, for so long; 0: as long as the API does.
+func (v *deadView) find(c *visit, look time.Duration) error {
+	page, err := c.api.FindDead(c.ctx, v.Consumer.ID, client.DeadQuery{
+		Limit: deadAPage - v.Asked.Found, Cursor: v.Asked.Cursor, Order: v.Asked.Order, Reason: v.Asked.Reason, Key: v.Asked.Key, NoMessage: true, Look: look,
+	})
+	if err != nil {
+		return err
+	}
+	for _, one := range page.Data {
+		v.Letters = append(v.Letters, letter{one})
+	}
+	v.Asked.Found, v.Asked.Looked = v.Asked.Found+len(v.Letters), v.Asked.Looked+page.Looked
+	switch {
+	case page.Next == "":
+	case page.Stopped:
+		v.Further = v.Asked.address(v.At+"/dead/further", page.Next, true)
+		v.ByHand = v.Asked.address(v.At+"/dead", page.Next, false) + "&look=long"
+	default:
+		v.Older = v.Asked.address(v.At+"/dead", page.Next, false)
+	}
+	return nil
+}
 
 // letter is a dead letter as a page shows it.
 type letter struct{ client.DeadLetter }
@@ -62,28 +119,46 @@ func deadLetters(c *visit) (framed, error) {
 		return nil, err
 	}
 	q := c.r.URL.Query()
-	v := &deadView{consumerView: frame, First: q.Get("cursor") == "", Order: "newest", Reason: strings.TrimSpace(q.Get("reason")), Key: strings.TrimSpace(q.Get("key"))}
-	if q.Get("order") == "oldest" {
-		v.Order = "oldest"
-	}
+	v := &deadView{consumerView: frame, Asked: askedDead(q)}
+	v.First = v.Asked.Cursor == ""
 	if c.r.Header.Get("HX-Target") == "live" {
 		return v, nil // the list stays: who is choosing must not be disturbed
 	}
-	page, err := c.api.FindDead(c.ctx, v.Consumer.ID, client.DeadQuery{
-		Limit: deadAPage, Cursor: q.Get("cursor"), Order: v.Order, Reason: v.Reason, Key: v.Key, NoMessage: true,
-	})
+	look := deadLook
+	if q.Get("look") == "long" {
+		look = 0
+	}
+	return v, v.find(c, look)
+}
+
+// furtherDead answers with the rows that a page of dead letters goes on with.
+func furtherDead(c *visit) {
+	frame, err := consumerFrame(c, "dead")
 	if err != nil {
-		return nil, err
+		c.fail(err)
+		return
 	}
-	for _, one := range page.Data {
-		v.Letters = append(v.Letters, letter{one})
+	q := c.r.URL.Query()
+	v := &deadView{consumerView: frame, Asked: askedDead(q)}
+	v.Asked.Found, v.Asked.Looked = atLeast(q.Get("found"), 0), atLeast(q.Get("looked"), 0)
+	if v.Asked.Found >= deadAPage {
+		c.fail(fmt.Errorf("the page is full: %w", lockstep.ErrInvalid))
+		return
 	}
-	v.Stopped, v.Looked = page.Stopped, page.Looked
-	if page.Next != "" {
-		q.Set("cursor", page.Next)
-		v.Older = v.At + "/dead?" + q.Encode()
+	if err := v.find(c, 0); err != nil {
+		c.fail(err)
+		return
 	}
-	return v, nil
+	c.write(c.w, http.StatusOK, "dead", "rows", v)
+}
+
+// atLeast reads a number of an address; what is none, or lower, counts as least.
+func atLeast(text string, least int) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return least
+	}
+	return max(n, least)
 }
 
 // deadLetterView is one dead letter.

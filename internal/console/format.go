@@ -22,15 +22,26 @@ func (s *Console) functions() template.FuncMap {
 		"span":     spanText,
 		"pretty":   pretty,
 		"path":     url.PathEscape,
-		"query":    url.QueryEscape,
+		"query":    queryText,
 		"join":     strings.Join,
 		"plural":   plural,
 		"word":     pillWord,
 		"dict":     dict,
 		"sentence": sentence,
 		"spark":    spark,
+		"tall":     tall,
 	}
 }
+
+// queryText escapes a text for the query of an address. A plain string would be escaped
+// there once more.
+func queryText(text string) template.URL {
+	return template.URL(url.QueryEscape(text)) //nolint:gosec // nothing but letters, digits and escapes
+}
+
+// tall says whether a value may need to be scrolled in its cell: then the keyboard has to
+// reach it.
+func tall(text string) bool { return len(text) > 150 || strings.Count(text, "\n") > 5 }
 
 // count writes an integer with its digits in groups: 1,234,567.
 func count(n any) string {

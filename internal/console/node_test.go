@@ -34,6 +34,7 @@ type node struct {
 	t      testing.TB
 	url    string // of its API and console
 	pg     string
+	vendor string // of the sandbox that it mirrors
 	api    *client.Client
 	config string
 	stop   func() // ends it; start begins again, on the same address
@@ -45,6 +46,12 @@ const hostile = `"><img src=x onerror="alert('in')"><script>alert('in')</script>
 // newNode starts a node. consumers is YAML that is added to the configuration.
 func newNode(t testing.TB, consumers string) *node {
 	t.Helper()
+	return newNodeEvery(t, "500ms", consumers)
+}
+
+// newNodeEvery starts a node whose sync asks the account that often.
+func newNodeEvery(t testing.TB, every, consumers string) *node {
+	t.Helper()
 	account, err := stripe.New(stripe.Options{Customers: 30, Unlimited: true})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +59,7 @@ func newNode(t testing.TB, consumers string) *node {
 	vendor := httptest.NewServer(sandbox.Mount(account))
 	t.Cleanup(vendor.Close)
 	dir := t.TempDir()
-	n := &node{t: t, pg: pgtest.Database(t), config: filepath.Join(dir, "lockstep.yml")}
+	n := &node{t: t, pg: pgtest.Database(t), vendor: vendor.URL, config: filepath.Join(dir, "lockstep.yml")}
 	address := freeAddress(t)
 	text := fmt.Sprintf(`data_dir: %s
 listen: %s
@@ -67,9 +74,9 @@ syncs:
     base_url: %s
     credential: {kind: stripe_key, properties: {secret: sk_test_sandbox1}}
     collections: ["stripe:customer", "stripe:product"]
-    every: 500ms
+    every: %s
 consumers:
-%s`, filepath.Join(dir, "data"), address, adminToken, readerToken, n.pg, "console_"+strings.ToLower(strings.NewReplacer("/", "_", "-", "_").Replace(t.Name())), vendor.URL, consumers)
+%s`, filepath.Join(dir, "data"), address, adminToken, readerToken, n.pg, "console_"+strings.ToLower(strings.NewReplacer("/", "_", "-", "_").Replace(t.Name())), vendor.URL, every, consumers)
 	if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +117,15 @@ func (n *node) start() {
 		}
 		n.stop = func() {}
 	}
-	pgtest.Eventually(n.t, 90*time.Second, "the node to be ready", func() bool { return n.api.Ready(n.t.Context()) == nil })
+	pgtest.Eventually(n.t, 90*time.Second, "the node to be ready", func() bool {
+		select {
+		case err := <-ended:
+			n.stop = func() {}
+			n.t.Fatalf("the node ended before it was ready: %v", err)
+		default:
+		}
+		return n.api.Ready(n.t.Context()) == nil
+	})
 }
 
 // refuse gives a consumer's changes back until all of them are dead letters.

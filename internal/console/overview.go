@@ -27,11 +27,17 @@ type overviewView struct {
 	Rest     int               // consumers that are not shown
 	Newest   uint64            // changes captured, of all databases
 	Kept     uint64            // of them, those that can be replayed
+	Pace     map[string]rate   // changes captured per second, by database, of the last sample
+	Speed    rate              // of all databases together
 	Uptime   time.Duration
 }
 
-// shownConsumers is how many the picture has room for.
-const shownConsumers = 8
+// shownConsumers is how many the picture has room for, pacedDatabases of how many it
+// tells how fast they are: each is a call.
+const (
+	shownConsumers = 8
+	pacedDatabases = 6
+)
 
 // overview shows whether all is well, what moves, and what needs a person.
 func overview(c *visit) (framed, error) {
@@ -53,15 +59,55 @@ func overview(c *visit) (framed, error) {
 			v.Kept += d.LastSeq - d.FirstSeq + 1
 		}
 	}
-	v.Busy = slices.Clone(node.Consumers)
+	if err := v.pace(c); err != nil {
+		return nil, err
+	}
+	v.busy()
+	return v, nil
+}
+
+// pace asks how fast capture is. A database beyond the first ones leaves the sum unknown.
+func (v *overviewView) pace(c *visit) error {
+	v.Pace = map[string]rate{}
+	for _, d := range v.Node.Databases[:min(len(v.Node.Databases), pacedDatabases)] {
+		h, err := c.api.History(c.ctx, client.HistoryQuery{Database: d.Name, Minutes: 1})
+		if err != nil {
+			return err
+		}
+		if now, known := last(h.Databases[d.Name].Changes); known {
+			v.Pace[d.Name] = rate{Known: true, PerSecond: now}
+			v.Speed.PerSecond += now
+		}
+	}
+	v.Speed.Known = len(v.Pace) > 0 && len(v.Pace) == len(v.Node.Databases)
+	return nil
+}
+
+// last returns the newest sample.
+func last(samples []*float64) (value float64, known bool) {
+	if len(samples) == 0 || samples[len(samples)-1] == nil {
+		return 0, false
+	}
+	return *samples[len(samples)-1], true
+}
+
+// busy chooses the consumers that are shown, and orders them so that they keep their
+// places while the numbers move.
+func (v *overviewView) busy() {
+	v.Busy = slices.Clone(v.Node.Consumers)
 	slices.SortStableFunc(v.Busy, func(a, b client.Consumer) int {
 		return cmp.Or(cmp.Compare(urgency(b), urgency(a)), cmp.Compare(b.Stats.Pending, a.Stats.Pending), cmp.Compare(a.Name, b.Name))
 	})
 	if len(v.Busy) > shownConsumers {
 		v.Busy, v.Rest = v.Busy[:shownConsumers], len(v.Busy)-shownConsumers
 	}
-	return v, nil
+	slices.SortStableFunc(v.Busy, func(a, b client.Consumer) int {
+		return cmp.Or(cmp.Compare(urgency(b), urgency(a)), cmp.Compare(a.Name, b.Name))
+	})
 }
+
+// Rate is how fast a consumer settles changes.
+func (v *overviewView) Rate(s client.Stats) rate { return rateOf(s) }
 
 // urgency orders consumers by how much they need a person.
 func urgency(c client.Consumer) int {

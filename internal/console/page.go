@@ -93,7 +93,7 @@ func (s *Console) action(address string, do func(*visit) (string, error)) {
 		}
 		n := notice{Kind: "done", Text: done}
 		if err != nil {
-			n = notice{Kind: "failed", Text: words(err)}
+			n = notice{Kind: "failed", Text: sentence(words(err))}
 		}
 		c.leave(c.w, c.r, n)
 		c.go_(ownPath(c.r.PostFormValue("back")))
@@ -138,11 +138,16 @@ func (c *visit) fail(err error) {
 		c.go_(Prefix + "sign-in?" + url.Values{"next": {c.here()}}.Encode())
 		return
 	}
+	if c.partly() && status < 500 {
+		c.w.Header().Set("HX-Refresh", "true") // the page as a whole says what became of it
+		c.w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	title := map[int]string{http.StatusNotFound: "Not here", http.StatusForbidden: "Not allowed"}[status]
 	if title == "" {
 		title = "That did not work"
 	}
-	c.show(status, "problem", &problemView{frame: frame{Title: title}, Status: status, Reason: words(err), Retry: status >= 500})
+	c.show(status, "problem", &problemView{frame: frame{Title: title}, Status: status, Reason: sentence(words(err)), Retry: status >= 500})
 }
 
 // here is the page that the reader looks at, also when a part of it is asked for.

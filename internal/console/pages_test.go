@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
+	"lockstep/client"
 	"lockstep/internal/pgdb/pgtest"
 )
 
@@ -100,19 +101,37 @@ func pagesOf(t testing.TB, n *node) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := n.api.Database(t.Context(), "app")
-	if err != nil {
-		t.Fatal(err)
-	}
+	edited, mirrored := n.change(client.TailOptions{Tables: []string{"public.orders"}, Actions: []string{"update"}}), n.change(client.TailOptions{Tables: []string{"stripe.customer"}})
 	at := "/console/consumers/" + url.PathEscape(k.ID)
 	return map[string]string{
 		"overview": "/console/", "databases": "/console/databases", "database": "/console/databases/app", "syncs": "/console/syncs",
-		"sync": "/console/syncs/" + url.PathEscape(s.ID), "stream": "/console/stream", "change": fmt.Sprintf("/console/databases/app/changes/%d", db.LastSeq),
-		"consumers": "/console/consumers", "consumer": at, "dead": at + "/dead", "connect": at + "/connect", "settings": at + "/settings",
+		"sync": "/console/syncs/" + url.PathEscape(s.ID), "stream": "/console/stream",
+		"change": fmt.Sprintf("/console/databases/app/changes/%d", edited), "change-mirrored": fmt.Sprintf("/console/databases/app/changes/%d", mirrored),
+		"consumers": "/console/consumers", "consumer": at, "dead": at + "/dead", "connect": at + "/connect", "settings": at + "/settings", "backfills": at + "/backfills",
 		"attempts":        "/console/consumers/" + url.PathEscape(hook.ID) + "/attempts",
 		"create-consumer": "/console/create/consumer", "create-sync": "/console/create/sync", "create-database": "/console/create/database",
 		"setup": "/console/setup", "audit": "/console/audit",
 	}
+}
+
+// change waits for the first change of a kind, and returns its seq.
+func (n *node) change(o client.TailOptions) uint64 {
+	n.t.Helper()
+	o.From = "beginning"
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	for e, err := range n.api.Tail(ctx, "app", o) {
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		c, err := client.ParseChange(e.Data)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		return c.Metadata.Seq
+	}
+	n.t.Fatal("the tail ended without a change")
+	return 0
 }
 
 // TestAPageOutlivesItsNode: the node goes away under an open page and comes back.

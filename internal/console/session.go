@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep"
 	"lockstep/client"
 )
 
@@ -191,8 +192,13 @@ func (s *Console) collect(w http.ResponseWriter, r *http.Request) *notice {
 
 // words returns an error as a person should read it.
 func words(err error) string {
+	text := fmt.Sprint(err)
 	if problem, ok := errors.AsType[*client.Problem](err); ok && problem.Detail != "" {
-		return problem.Detail
+		text = problem.Detail
 	}
-	return fmt.Sprint(err)
+	for _, kind := range []error{lockstep.ErrConflict, lockstep.ErrInvalid, lockstep.ErrNotFound, lockstep.ErrUnavailable} {
+		// A program reads the kind of error at the end; a person has read the sentence.
+		text = strings.TrimSuffix(text, ": "+kind.Error())
+	}
+	return text
 }

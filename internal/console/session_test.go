@@ -25,7 +25,7 @@ func (n *node) signedIn(token string) string {
 	return c.Name + "=" + c.Value
 }
 
-func body(t *testing.T, res *http.Response) string {
+func body(t testing.TB, res *http.Response) string {
 	t.Helper()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {

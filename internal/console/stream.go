@@ -199,7 +199,13 @@ func (v *streamView) links(past bool) {
 		}
 	}
 	v.Idle = "No change yet. It will be here as soon as it is captured."
-	if v.Narrowed {
+	switch {
+	case v.Looked.Late:
+		v.Idle = "Nothing was found in the time that a page has."
+	case v.Looked.Looked > 0 && !v.Narrowed:
+		v.Idle = "The last " + plural(v.Looked.Looked, "change is a row", "changes are rows") + " that a backfill read for one consumer: its page has them."
+	}
+	if v.Narrowed && !v.Looked.Late {
 		v.Idle = "Nothing of the kind among " + plural(v.Looked.Looked, "change", "changes") + "."
 		if !past {
 			v.Idle += " What comes will be here."

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
+	"lockstep"
 	"lockstep/client"
 )
 
@@ -14,6 +16,7 @@ const (
 	lookWindow = 200                    // changes that are read at first; four times as many each further time
 	lookMost   = 20_000                 // changes that a page looks at
 	lookTime   = 700 * time.Millisecond // for looking
+	lookSilent = 60 * time.Millisecond  // after it, whether more comes is asked for
 )
 
 // looking reads a part of the stream that is over: the newest changes before a place, or
@@ -43,12 +46,15 @@ func (l looking) back(ctx context.Context, before uint64) (lookedAt, error) {
 	defer cancel()
 	for size := uint64(lookWindow); out.Low > l.first && out.Looked < lookMost; size *= 4 {
 		low := max(l.first, out.Low-min(out.Low-1, size, lookMost-out.Looked))
-		found, _, err := l.window(ctx, low, out.Low-1, 0)
+		found, _, silent, err := l.window(ctx, low, out.Low-1, 0)
 		if err != nil {
 			out.Late = ctx.Err() != nil
 			return out, unlessLate(ctx, err)
 		}
 		slices.Reverse(found)
+		if silent && len(found) == 0 {
+			size *= 4 // a backfill's rows are many, and cost time each time that they are come upon
+		}
 		out.Rows = append(out.Rows, found...)
 		out.Looked += out.Low - low
 		out.Low = low
@@ -78,7 +84,7 @@ func (l looking) forward(ctx context.Context, after uint64) (lookedAt, error) {
 	if last == after {
 		return out, nil
 	}
-	found, reached, err := l.window(ctx, after+1, last, l.most)
+	found, reached, _, err := l.window(ctx, after+1, last, l.most)
 	slices.Reverse(found)
 	out.Rows, out.High = found, reached
 	out.Looked = out.High - after
@@ -95,15 +101,66 @@ func unlessLate(ctx context.Context, err error) error {
 
 // window reads the changes from low to high that are selected, oldest first, at most so
 // many (0: all of them), and returns how far it came. A tail waits at its end for what
-// comes: so that it tells of this end, the change at high comes in any case.
-func (l looking) window(ctx context.Context, low, high uint64, most int) (found []changeRow, reached uint64, err error) {
+// comes: so that it tells of this end, the change at high comes in any case. Only where
+// that is a row that a backfill reads for one consumer, of which no tail tells, is the
+// end a silence.
+func (l looking) window(ctx context.Context, low, high uint64, most int) (found []changeRow, reached uint64, silent bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	heard, over := make(chan struct{}, 1), false
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		if over = l.silent(ctx, heard, high); over {
+			cancel()
+		}
+	})
+	found, reached, err = l.read(ctx, low, high, most, heard)
+	cancel()
+	listening.Wait()
+	if over {
+		return found, high, true, nil
+	}
+	return found, reached, false, err
+}
+
+// silent waits until a tail has told nothing for a while, and reports whether that is
+// since there is nothing: the change at high is one that it does not tell of.
+func (l looking) silent(ctx context.Context, heard <-chan struct{}, high uint64) bool {
+	quiet := time.NewTimer(lookSilent)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-heard:
+			quiet.Reset(lookSilent)
+			continue
+		case <-quiet.C:
+		}
+		at, err := l.api.ChangeAt(ctx, l.selected.Database, high)
+		if err != nil || at.Action != lockstep.Read.String() {
+			return false // it comes
+		}
+		select {
+		case <-heard:
+			quiet.Reset(lookSilent)
+		default:
+			return ctx.Err() == nil
+		}
+	}
+}
+
+// read is the part of a window that follows the tail. It says so on heard when the tail
+// tells of a change.
+func (l looking) read(ctx context.Context, low, high uint64, most int, heard chan<- struct{}) (found []changeRow, reached uint64, err error) {
 	o := client.TailOptions{LastID: strconv.FormatUint(low-1, 10), Filter: l.until(high)}
 	reached = low - 1
 	for e, err := range l.api.Tail(ctx, l.selected.Database, o) {
 		if err != nil {
 			return found, reached, err
+		}
+		select {
+		case heard <- struct{}{}:
+		default: // it has been said, and not yet been listened to
 		}
 		row := rowOf(e, l.selected.Database)
 		if row.Seq > high {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"lockstep"
 	"lockstep/client"
 )
 
@@ -182,8 +183,15 @@ func amount(n float64) string {
 // steerSync is a button that calls one method.
 func steerSync(done string, call func(*client.Client, context.Context, string) (client.Sync, error)) func(*visit) (string, error) {
 	return func(c *visit) (string, error) {
-		_, err := call(c.api, c.ctx, c.r.PathValue("id"))
-		return done, err
+		id := c.r.PathValue("id")
+		_, err := call(c.api, c.ctx, id)
+		if !errors.Is(err, lockstep.ErrConflict) {
+			return done, err
+		}
+		if s, unknown := c.api.Sync(c.ctx, id); unknown == nil { // people know it by its name
+			err = errors.New(strings.ReplaceAll(words(err), id, s.Name))
+		}
+		return "", err
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 
 // Delivery is one hand-out of a change.
 type Delivery struct {
-	Token   string // the right to settle it; empty when peeked
+	Token   string // the right to settle it; empty when peeked, and when the call asked for claims
+	Claim   Claim  // the same, within this process
 	Attempt int    // 1 for the first
 	Record  lockstep.Record
 	Row     []byte // the transform's result, in place of the row; nil: there is no transform
@@ -43,20 +44,27 @@ func (c *Consumer) AppendMessage(dst []byte, d Delivery) []byte {
 // From says whose record is delivered in the API's view; false: it is a row.
 func (d *Delivery) From() (Mirrored, bool) { return d.form.from, d.form.api }
 
-// Message returns the delivery as AppendMessage writes it, and the part of it that is
-// the record.
-func (c *Consumer) Message(d Delivery) (message, record []byte) {
-	row := d.Record.Row()
+// Message returns the delivery as AppendMessage writes it, the part of it that is the
+// record, and the change's key as it stands there too: [] when there is none. They share
+// memory of their own, and nothing else does.
+func (c *Consumer) Message(d *Delivery) (message, record, pks []byte) {
+	row, key := d.Record.Row(), d.Record.PKs()
 	if d.Row != nil {
 		row = d.Row
 	}
-	message = c.AppendMessage(make([]byte, 0, metadataRoom+len(row)+len(d.Record.Changes())+len(d.Record.PKs())), d)
+	all := c.AppendMessage(make([]byte, 0, metadataRoom+len(row)+len(d.Record.Changes())+2*len(key)), *d)
+	end := len(all)
+	if len(key) == 0 {
+		key = []byte(`[]`)
+	}
+	all = append(all, key...)
+	message, pks = all[:end:end], all[end:]
 	const before = len(`{"record":`)
 	if len(row) > 0 && (d.Row != nil || !d.form.api) {
-		return message, message[before : before+len(row) : before+len(row)]
+		return message, message[before : before+len(row) : before+len(row)], pks
 	}
 	_, record, _ = member(message, 0)
-	return message, record
+	return message, record, pks
 }
 
 // metadataRoom is what a message needs beside the change's own bytes, about.
@@ -78,7 +86,6 @@ type outcome struct {
 // settled otherwise and left out. When reading fails, everything is given back.
 func (c *Consumer) bodies(ctx context.Context, m *matcher, epoch uint32, hs []handout) ([]Delivery, error) {
 	ds := make([]Delivery, 0, len(hs))
-	tokens := make([]byte, 0, len(hs)*tokenText)
 	var odd []outcome
 	for _, h := range hs {
 		d, o, err := c.deliver(ctx, m, h)
@@ -93,17 +100,25 @@ func (c *Consumer) bodies(ctx context.Context, m *matcher, epoch uint32, hs []ha
 			o.h = h
 			odd = append(odd, o)
 		}
+		d.Claim = Claim{h.token(epoch)}
 		ds = append(ds, d)
-		tokens = c.signer.append(tokens, h.token(epoch))
-	}
-	text := string(tokens)
-	for i := range ds {
-		ds[i].Token = text[i*tokenText : (i+1)*tokenText]
 	}
 	if len(odd) > 0 {
 		ds = c.leaveOut(epoch, hs, ds, odd)
 	}
 	return ds, nil
+}
+
+// sign gives each delivery its token.
+func (c *Consumer) sign(ds []Delivery) {
+	tokens := make([]byte, 0, len(ds)*tokenText)
+	for i := range ds {
+		tokens = c.signer.append(tokens, ds[i].Claim.token)
+	}
+	text := string(tokens)
+	for i := range ds {
+		ds[i].Token = text[i*tokenText : (i+1)*tokenText]
+	}
 }
 
 // deliver makes the delivery of one hand-out. An error says that the log could not

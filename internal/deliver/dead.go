@@ -275,6 +275,7 @@ func (c *Consumer) checkLetters(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer %s: count its dead letters: %w", c.def.Name, err)
 	}
+	c.deadCount.Store(n) // what Stats tells when the letters do not answer
 	if n == 0 {
 		clear(c.w.parkedKeys)
 		return nil

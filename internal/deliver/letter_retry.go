@@ -86,12 +86,7 @@ func (p parkedKey) without(seq, next uint64) parkedKey {
 
 // retryPlanned does what was planned, up to the save that makes it last.
 func (c *Consumer) retryPlanned(ctx context.Context, plan retryPlan) (*saveGroup, error) {
-	var err error
-	if len(plan.letters) == 1 {
-		err = c.b.cfg.Dead.Put(ctx, c.id, plan.letters[0])
-	} else {
-		err = c.b.cfg.Dead.PutSome(ctx, c.id, plan.letters)
-	}
+	err := c.putLetters(ctx, plan.letters)
 	if err != nil {
 		return nil, fmt.Errorf("retry dead letters of consumer %s, from %d on: %w", c.name(), plan.letters[0].Seq, err)
 	}

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,8 @@ const (
 	MaxLetters  = 10_000           // that are retried or dropped
 	lettersTime = 20 * time.Second // for that
 	lettersLook = 10_000           // that are looked at for a page
-	lookTime    = time.Second      // for that
+	MaxLook     = time.Second      // for that
+	lookTime    = MaxLook          // for counting how many are left
 	lookBytes   = 16 << 20         // a page that has so many bytes of letters is full
 	lettersStep = 32               // that are in memory at a time, but for the page
 	workStep    = 256              // that are retried or dropped with one save
@@ -39,6 +41,9 @@ type LetterQuery struct {
 	Order  LetterOrder
 	Key    string // is part of the key's values, joined by ", "; empty: every key
 	Reason string // is part of the reason, whatever its case; empty: every reason
+	// Look is how long letters are looked at, up to MaxLook; 0: that long. The first few
+	// are looked at however long that takes.
+	Look time.Duration
 }
 
 // LetterPage is a part of a list.
@@ -55,12 +60,15 @@ func (c *Consumer) Letters(ctx context.Context, q LetterQuery) (LetterPage, erro
 	if q.Limit < 1 || q.Limit > MaxBatch {
 		return LetterPage{}, fmt.Errorf("list of %d dead letters: use 1 to %d: %w", q.Limit, MaxBatch, lockstep.ErrInvalid)
 	}
+	if q.Look < 0 || q.Look > MaxLook {
+		return LetterPage{}, fmt.Errorf("look at dead letters for %s: use up to %s: %w", q.Look, MaxLook, lockstep.ErrInvalid)
+	}
 	list := c.b.cfg.Dead.List
 	if q.Order == NewestFirst {
 		list = c.b.cfg.Dead.ListBefore
 	}
 	var p LetterPage
-	ends, size := time.Now().Add(lookTime), 0
+	ends, size := time.Now().Add(cmp.Or(q.Look, MaxLook)), 0
 	for at := q.Cursor; ; {
 		found, next, err := list(ctx, c.id, at, min(lettersStep, q.Limit))
 		if err != nil {

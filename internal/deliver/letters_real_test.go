@@ -208,3 +208,32 @@ func putLetters(ctx context.Context, r *real, consumer string, n int) error {
 	}
 	return nil
 }
+
+// BenchmarkNackedChangesGoToTheDeadLetters tells how many letters a second are written
+// when workers give up batches of 500.
+func BenchmarkNackedChangesGoToTheDeadLetters(b *testing.B) {
+	const size = 500
+	r := newReal(b, b.TempDir())
+	run(b, r.broker)
+	c, err := r.broker.Put(b.Context(), exhausting(deliver.Park, 1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	dead, took := uint64(0), time.Duration(0)
+	for b.Loop() {
+		if err := fillReal(b.Context(), r.log, size, size, size); err != nil {
+			b.Fatal(err)
+		}
+		started := time.Now()
+		for got := 0; got < size; {
+			ds := await(b, c, size-got)
+			nack(b, c, deliver.NackOptions{Reason: "no good"}, ds...)
+			got += len(ds)
+		}
+		dead += size
+		eventually(b, "all are letters", func() bool { return c.Stats().Dead == dead })
+		took += time.Since(started)
+	}
+	b.ReportMetric(float64(dead)/took.Seconds(), "letters/s")
+	b.ReportMetric(float64(took.Milliseconds())/float64(b.N), "ms/batch")
+}

@@ -14,6 +14,7 @@ type NextRequest struct {
 	Batch  int           // at most so many changes, 1 to MaxBatch; 0: 1
 	Wait   time.Duration // how long to wait for the first one; 0: not at all
 	Holder string        // who asks; shown with what he holds. May be empty
+	Claims bool          // who asks settles by claims: deliveries have no tokens
 }
 
 // Result is what Next hands out.
@@ -58,6 +59,9 @@ func (c *Consumer) Next(ctx context.Context, req NextRequest) (Result, error) {
 			}
 			if len(ds) == 0 {
 				continue
+			}
+			if !req.Claims {
+				c.sign(ds)
 			}
 			p.result.Deliveries = ds
 			return p.result, nil

@@ -13,10 +13,10 @@ import (
 // MaxTokens is how many tokens one call takes.
 const MaxTokens = 10_000
 
-// named is a token with its text.
+// named is a token, and where it stood in the call.
 type named struct {
 	token
-	text string
+	at   int
 	ours bool
 }
 
@@ -31,7 +31,7 @@ func (c *Consumer) parse(texts []string) ([]named, error) {
 		if err != nil {
 			return nil, fmt.Errorf("token %d of %d: %w", i+1, len(texts), err)
 		}
-		list[i] = named{token: t, text: text, ours: ours}
+		list[i] = named{token: t, at: i, ours: ours}
 	}
 	return list, nil
 }
@@ -41,12 +41,35 @@ func (c *Consumer) parse(texts []string) ([]named, error) {
 // again. lockstep.ErrInvalid: a token is malformed, and nothing was applied.
 // lockstep.ErrUnavailable: try again with the same tokens.
 func (c *Consumer) Ack(ctx context.Context, tokens []string) (stale []string, err error) {
-	return c.settleAll(ctx, tokens, func(t named) verdict { return c.w.ack(t.token) })
+	return c.settleTexts(ctx, tokens, c.acking)
 }
 
 // Nack gives changes back, and with each the later ones of its key that went out
 // with it. Stale tokens are returned, the others applied; errors are those of Ack.
 func (c *Consumer) Nack(ctx context.Context, tokens []string, o NackOptions) (stale []string, err error) {
+	apply, err := c.nacking(o)
+	if err != nil {
+		return nil, err
+	}
+	return c.settleTexts(ctx, tokens, apply)
+}
+
+// Extend moves the ends of leases to by from now, where that is later, at most
+// twelve hours after the hand-out. Stale tokens are returned, the others applied.
+func (c *Consumer) Extend(ctx context.Context, tokens []string, by time.Duration) (stale []string, err error) {
+	apply, err := c.extending(by)
+	if err != nil {
+		return nil, err
+	}
+	return c.settleTexts(ctx, tokens, apply)
+}
+
+// applying is what a call does with each of its tokens. The caller holds mu.
+type applying func(token) verdict
+
+func (c *Consumer) acking(t token) verdict { return c.w.ack(t) }
+
+func (c *Consumer) nacking(o NackOptions) (applying, error) {
 	if o.Mode != Retry && o.Mode != Release {
 		return nil, fmt.Errorf("nack mode %d: %w", o.Mode, lockstep.ErrInvalid)
 	}
@@ -55,26 +78,23 @@ func (c *Consumer) Nack(ctx context.Context, tokens []string, o NackOptions) (st
 	}
 	o.Reason = shorten(o.Reason)
 	covered := map[uint64]uint64{}
-	return c.settleAll(ctx, tokens, func(t named) verdict { return c.w.nack(t.token, o, covered) })
+	return func(t token) verdict { return c.w.nack(t, o, covered) }, nil
 }
 
-// Extend moves the ends of leases to by from now, where that is later, at most
-// twelve hours after the hand-out. Stale tokens are returned, the others applied.
-func (c *Consumer) Extend(ctx context.Context, tokens []string, by time.Duration) (stale []string, err error) {
+func (c *Consumer) extending(by time.Duration) (applying, error) {
 	if by <= 0 || by > MaxAckWait {
 		return nil, fmt.Errorf("extend by %s: use more than 0s, up to %s: %w", by, MaxAckWait, lockstep.ErrInvalid)
 	}
-	return c.settleAll(ctx, tokens, func(t named) verdict {
-		if v := c.w.extend(t.token, by); v == applied {
+	return func(t token) verdict {
+		if v := c.w.extend(t, by); v == applied {
 			return settled // nothing that must be saved
 		}
 		return 0
-	})
+	}, nil
 }
 
-// settleAll applies one token after the other, by ascending seq, and waits until
-// what they did is on disk.
-func (c *Consumer) settleAll(ctx context.Context, texts []string, apply func(named) verdict) (refused []string, err error) {
+// settleTexts is settleAll for tokens as they came.
+func (c *Consumer) settleTexts(ctx context.Context, texts []string, apply applying) ([]string, error) {
 	if err := c.b.enter(); err != nil {
 		return nil, err
 	}
@@ -83,7 +103,17 @@ func (c *Consumer) settleAll(ctx context.Context, texts []string, apply func(nam
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(list, func(a, b named) int { return cmp.Compare(a.seq, b.seq) })
+	return settleAll(ctx, c, list, texts, apply)
+}
+
+// settleAll applies one token after the other, by ascending seq, and waits until what
+// they did is on disk. It returns those of names, which stand for the tokens, that are
+// stale.
+func settleAll[T any](ctx context.Context, c *Consumer, list []named, names []T, apply applying) (refused []T, err error) {
+	bySeq := func(a, b named) int { return cmp.Compare(a.seq, b.seq) }
+	if !slices.IsSortedFunc(list, bySeq) {
+		slices.SortStableFunc(list, bySeq)
+	}
 	c.mu.Lock()
 	if c.err != nil {
 		defer c.mu.Unlock()
@@ -94,12 +124,12 @@ func (c *Consumer) settleAll(ctx context.Context, texts []string, apply func(nam
 	save := false
 	for _, t := range list {
 		if !t.ours {
-			refused = append(refused, t.text)
+			refused = append(refused, names[t.at])
 			continue
 		}
-		switch apply(t) {
+		switch apply(t.token) {
 		case stale:
-			refused = append(refused, t.text)
+			refused = append(refused, names[t.at])
 		case applied, pending:
 			save = true
 		case settled:

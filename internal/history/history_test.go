@@ -88,7 +88,7 @@ func TestConsumersAreFoundByIDAndNameAlsoWhenTheyCameLaterOrWent(t *testing.T) {
 	h.Add(sample(3, 0, map[string]history.Consumer{"id-2": {Name: "index", Database: "app", Pending: 3}}))
 
 	for _, q := range []string{"id-1", "mail"} {
-		got := h.Read(history.Query{Now: tick(3), Since: 30 * time.Second, Consumer: q})
+		got := h.Read(history.Query{Now: tick(3), Since: 30 * time.Second, Consumers: []string{q}})
 		if len(got.Consumers) != 1 || len(got.Databases) != 0 || len(got.Node.RSS) != 0 {
 			t.Fatalf("%s: %d consumers, %d databases", q, len(got.Consumers), len(got.Databases))
 		}
@@ -102,6 +102,10 @@ func TestConsumersAreFoundByIDAndNameAlsoWhenTheyCameLaterOrWent(t *testing.T) {
 		want(t, "settled", mail.Settled, "- 6 -")
 		want(t, "redelivered", mail.Redelivered, "- 3 -")
 		want(t, "oldest", mail.OldestUnacked, "1.5 1.5 -")
+	}
+	some := h.Read(history.Query{Now: tick(3), Since: 30 * time.Second, Consumers: []string{"id-2", "mail", "nobody"}})
+	if len(some.Consumers) != 2 || len(some.Databases) != 0 || some.Consumers["mail"].ID != "id-1" || some.Consumers["index"].ID != "id-2" {
+		t.Errorf("of two by name and id: %d consumers, %d databases", len(some.Consumers), len(some.Databases))
 	}
 	all := h.Read(history.Query{Now: tick(3), Since: 30 * time.Second})
 	want(t, "who came later", all.Consumers["index"].Pending, "- 0 3")

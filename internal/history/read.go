@@ -9,9 +9,10 @@ import (
 type Query struct {
 	Now   time.Time     // the end; zero: now
 	Since time.Duration // how far back; 0 or more than an hour: an hour
-	// Database and Consumer choose one series; a consumer by id or name. When one of
-	// them is given, nothing of the others is returned.
-	Database, Consumer string
+	// Database chooses one series, and Consumers some, by id or name. When any is given,
+	// nothing of the others is returned.
+	Database  string
+	Consumers []string
 }
 
 // Missing is the value of a place without a sample: not a number.
@@ -63,7 +64,11 @@ func (h *History) Read(q Query) Series {
 	}
 	w := window{h: h, first: last - n + 1, last: last}
 	out := Series{At: w.times(), Databases: map[string]DatabaseSeries{}, Consumers: map[string]ConsumerSeries{}}
-	all := q.Database == "" && q.Consumer == ""
+	all := q.Database == "" && len(q.Consumers) == 0
+	asked := make(map[string]bool, len(q.Consumers))
+	for _, one := range q.Consumers {
+		asked[one] = true
+	}
 	if all {
 		out.Node = NodeSeries{RSS: w.cut(&h.rss), Goroutines: w.cut(&h.routines)}
 	}
@@ -74,7 +79,7 @@ func (h *History) Read(q Query) Series {
 	}
 	newest := map[string]int64{}
 	for id, s := range h.consumers {
-		if !w.has(s) || !all && id != q.Consumer && s.name != q.Consumer || newest[s.name] > s.last {
+		if !w.has(s) || !all && !asked[id] && !asked[s.name] || newest[s.name] > s.last {
 			continue
 		}
 		newest[s.name] = s.last

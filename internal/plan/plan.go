@@ -103,12 +103,15 @@ type Field struct {
 func (p Plan) Changes() int {
 	n := 0
 	for _, i := range p.Items {
-		if i.Action != Same && i.Action != Leave || i.Problem != "" {
+		if i.Differs() {
 			n++
 		}
 	}
 	return n
 }
+
+// Differs reports whether it is not as the file has it.
+func (i Item) Differs() bool { return i.Action != Same && i.Action != Leave || i.Problem != "" }
 
 // Count counts the items of an action that can be done.
 func (p Plan) Count(a Action) int {

@@ -69,7 +69,7 @@ func withNotes(ctx context.Context) (context.Context, *notes) {
 }
 
 // Note tells the pump of a request that a sink made for the write whose context that
-// is. Nothing of it is kept but the beginnings of texts.
+// is. Nothing of it is kept but the beginnings of texts; short ones as they are.
 func Note(ctx context.Context, r Request) {
 	n, ok := ctx.Value(noteKey{}).(*notes)
 	if !ok {
@@ -84,18 +84,21 @@ func Note(ctx context.Context, r Request) {
 	}
 }
 
+// taken returns what was told, once.
 func (n *notes) taken() []Request {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.list
+	list := n.list
+	n.list = nil
+	return list
 }
 
-// begin returns the beginning of a text, in memory of its own.
+// begin returns the beginning of a text, that of a long one in memory of its own.
 func begin(text string) string {
 	if len(text) > keptText {
-		text = text[:keptText] + "…"
+		return text[:keptText] + "…"
 	}
-	return string([]byte(text))
+	return text
 }
 
 // Book remembers the last attempts of a consumer: failures longer than what went well.

@@ -26,13 +26,13 @@ type give struct {
 // written meanwhile.
 type desk struct {
 	consumer *deliver.Consumer
-	plenty   int           // tokens that do not wait
-	open     atomic.Int64  // tokens that are not settled yet
+	plenty   int           // claims that do not wait
+	open     atomic.Int64  // claims that are not settled yet
 	settled  chan struct{} // one value: open has become less
 
 	mu     sync.Mutex
-	acks   []string
-	nacks  map[give][]string
+	acks   []deliver.Claim
+	nacks  map[give][]deliver.Claim
 	count  int           // of them
 	work   chan struct{} // one value: there is something to do
 	now    chan struct{} // one value: it must not wait
@@ -47,7 +47,7 @@ const (
 
 func newDesk(c *deliver.Consumer, plenty int) *desk {
 	return &desk{
-		consumer: c, plenty: plenty, nacks: map[give][]string{},
+		consumer: c, plenty: plenty, nacks: map[give][]deliver.Claim{},
 		work: make(chan struct{}, 1), now: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 	}
 }
@@ -55,22 +55,22 @@ func newDesk(c *deliver.Consumer, plenty int) *desk {
 // hurry says that nothing is left to be written: what waits must not wait longer.
 func (d *desk) hurry() { ring(d.now) }
 
-func (d *desk) ack(tokens []string) {
-	if len(tokens) == 0 {
+func (d *desk) ack(claims []deliver.Claim) {
+	if len(claims) == 0 {
 		return
 	}
 	d.mu.Lock()
-	d.acks = append(d.acks, tokens...)
-	d.added(len(tokens))
+	d.acks = append(d.acks, claims...)
+	d.added(len(claims))
 }
 
-func (d *desk) nack(g give, tokens ...string) {
-	if len(tokens) == 0 {
+func (d *desk) nack(g give, claims ...deliver.Claim) {
+	if len(claims) == 0 {
 		return
 	}
 	d.mu.Lock()
-	d.nacks[g] = append(d.nacks[g], tokens...)
-	d.added(len(tokens))
+	d.nacks[g] = append(d.nacks[g], claims...)
+	d.added(len(claims))
 }
 
 // added gives back mu.
@@ -111,6 +111,7 @@ const (
 // the consumer is gone, is dropped.
 func (d *desk) run(ctx context.Context) {
 	var last time.Time
+	var spare []deliver.Claim // the memory of the acks before
 	for {
 		d.mu.Lock()
 		count, closed := d.count, d.closed
@@ -126,19 +127,25 @@ func (d *desk) run(ctx context.Context) {
 		last = time.Now()
 		d.mu.Lock()
 		acks, nacks := d.acks, d.nacks
-		d.acks, d.nacks, d.count = nil, map[give][]string{}, 0
+		d.acks, d.nacks, d.count = spare[:0], map[give][]deliver.Claim{}, 0
 		d.mu.Unlock()
 		// Acks go first: a nack gives back what follows it.
-		d.settle(ctx, acks, d.consumer.Ack)
+		d.settle(ctx, acks, d.consumer.AckClaims)
+		spare = acks[:0]
+		if cap(spare) > deliver.MaxTokens {
+			spare = nil
+		}
 		var group errgroup.Group
 		group.SetLimit(settleWidth)
-		for g, tokens := range nacks {
+		for g, claims := range nacks {
 			group.Go(func() error {
 				o := deliver.NackOptions{Mode: g.mode, Reason: g.reason}
 				if g.delay >= 0 {
 					o.Delay = &g.delay
 				}
-				d.settle(ctx, tokens, func(ctx context.Context, some []string) ([]string, error) { return d.consumer.Nack(ctx, some, o) })
+				d.settle(ctx, claims, func(ctx context.Context, some []deliver.Claim) ([]deliver.Claim, error) {
+					return d.consumer.NackClaims(ctx, some, o)
+				})
 				return nil
 			})
 		}
@@ -171,10 +178,10 @@ func (d *desk) keep(last time.Time) {
 	}
 }
 
-// settle calls do until it succeeds, or cannot. Stale tokens are those of changes that
+// settle calls do until it succeeds, or cannot. Stale claims are those of changes that
 // somebody took from us: they come again.
-func (d *desk) settle(ctx context.Context, tokens []string, do func(context.Context, []string) ([]string, error)) {
-	for some := range slices.Chunk(tokens, deliver.MaxTokens) {
+func (d *desk) settle(ctx context.Context, claims []deliver.Claim, do func(context.Context, []deliver.Claim) ([]deliver.Claim, error)) {
+	for some := range slices.Chunk(claims, deliver.MaxTokens) {
 		pause := 20 * time.Millisecond
 		for try := 0; ; try++ {
 			_, err := do(ctx, some)

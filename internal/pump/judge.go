@@ -1,9 +1,7 @@
 package pump
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"lockstep/sink"
@@ -67,14 +65,4 @@ type written struct {
 	took     time.Duration
 	requests []Request
 	stopped  bool // because the pump stops
-}
-
-// write calls the sink once. A sink that panics has failed.
-func write(ctx context.Context, s sink.Sink, messages []sink.Message) (n int, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			n, err = 0, fmt.Errorf("the sink panicked: %v", v)
-		}
-	}()
-	return s.Write(ctx, messages)
 }

@@ -26,6 +26,7 @@ type loop struct {
 	writers int            // that run
 	workers sync.WaitGroup // fetcher, desk, writers, extenders
 
+	acks     []deliver.Claim // used again by each settle
 	batch    deliver.Batch
 	room     int                // how many changes may be held
 	most     int                // the same, with those that are not settled on the disk yet
@@ -42,8 +43,8 @@ type want struct {
 	n      int
 }
 
-// lost are tokens of deliveries that others have now.
-type lost []string
+// lost are claims to deliveries that others have now.
+type lost []deliver.Claim
 
 const (
 	lookEvery   = 250 * time.Millisecond // at whether somebody paused the consumer
@@ -184,24 +185,17 @@ func (l *loop) start(writes context.Context, b *batch) {
 // writer writes batches until there are no more. It stays for the next one: a new
 // goroutine would grow its stack each time.
 func (l *loop) writer(writes context.Context) {
+	p := newPen(writes, l.p.WriteTimeout)
+	defer func() { p.drop() }()
 	for b := range l.jobs {
-		l.events <- l.write(writes, b)
+		w := p.write(l.sink, b)
+		w.stopped = writes.Err() != nil
+		if p.spoilt {
+			p.drop()
+			p = newPen(writes, l.p.WriteTimeout)
+		}
+		l.events <- w
 	}
-}
-
-// write writes a batch.
-func (l *loop) write(writes context.Context, b *batch) written {
-	ctx, cancel := context.WithTimeout(writes, l.p.WriteTimeout)
-	defer cancel()
-	ctx, notes := withNotes(ctx)
-	messages := make([]sink.Message, len(b.items))
-	for i, it := range b.items {
-		messages[i] = it.message
-	}
-	w := written{batch: b, began: time.Now()}
-	w.n, w.err = write(ctx, l.sink, messages)
-	w.took, w.requests, w.stopped = time.Since(w.began), notes.taken(), writes.Err() != nil
-	return w
 }
 
 // ask wants more changes when there is room for them.
@@ -241,9 +235,9 @@ func (l *loop) handle(ctx context.Context, e any) {
 		l.settle(ctx, e)
 	case lost:
 		l.extended = false
-		stale := make(map[string]bool, len(e))
-		for _, token := range e {
-			stale[token] = true
+		stale := make(map[deliver.Claim]bool, len(e))
+		for _, claim := range e {
+			stale[claim] = true
 		}
 		if len(stale) > 0 {
 			l.queue.without(stale)
@@ -272,11 +266,7 @@ func (l *loop) take(ctx context.Context, f fetched) {
 		if mode == probe && f.err == nil {
 			keep = 1
 		}
-		tokens := make([]string, 0, len(f.items))
-		for _, it := range f.items[keep:] {
-			tokens = append(tokens, it.token)
-		}
-		l.desk.nack(give{mode: deliver.Release, delay: -1}, tokens...)
+		l.desk.nack(give{mode: deliver.Release, delay: -1}, claimsOf(f.items[keep:])...)
 		f.items = f.items[:keep]
 	}
 	size := 0
@@ -291,21 +281,21 @@ func (l *loop) take(ctx context.Context, f fetched) {
 
 // extend keeps what is held from running out, and finds what was lost.
 func (l *loop) extend(ctx context.Context) {
-	tokens := l.queue.tokens()
-	if l.extended || len(tokens) == 0 {
+	claims := l.queue.claims()
+	if l.extended || len(claims) == 0 {
 		return
 	}
 	l.extended = true
 	by := max(l.p.consumer.Definition().AckWait, lease)
 	l.workers.Go(func() {
 		var stale lost
-		for len(tokens) > 0 {
-			n := min(len(tokens), deliver.MaxTokens)
-			some, err := l.p.consumer.Extend(ctx, tokens[:n], by)
+		for len(claims) > 0 {
+			n := min(len(claims), deliver.MaxTokens)
+			some, err := l.p.consumer.ExtendClaims(ctx, claims[:n], by)
 			if err != nil {
 				break // the next time, or the leases run out
 			}
-			stale, tokens = append(stale, some...), tokens[n:]
+			stale, claims = append(stale, some...), claims[n:]
 		}
 		l.events <- stale
 	})
@@ -321,11 +311,7 @@ func (l *loop) drain(ctx context.Context, kill context.CancelFunc) {
 		switch e := (<-l.events).(type) {
 		case fetched:
 			l.fetching = nil
-			tokens := make([]string, len(e.items))
-			for i, it := range e.items {
-				tokens[i] = it.token
-			}
-			l.desk.nack(give{mode: deliver.Release, delay: -1}, tokens...)
+			l.desk.nack(give{mode: deliver.Release, delay: -1}, claimsOf(e.items)...)
 		case written:
 			l.settle(ctx, e)
 		case lost:

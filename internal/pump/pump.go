@@ -16,7 +16,7 @@
 //     consumers do not notice.
 //  5. Memory is bounded: at most four rounds of writes (256 changes at least, and
 //     max_in_flight at most) are held, and no more are fetched above Config.Bytes. Of
-//     what was written and is not settled on the disk, tokens are held alone; with
+//     what was written and is not settled on the disk, claims are held alone; with
 //     these it is max_in_flight at most.
 //  6. When [Pump.Run] returns, no goroutine is left and no write runs, what was written
 //     is settled, and what was not is given back without counting an attempt.

@@ -5,12 +5,13 @@ import (
 	"slices"
 	"time"
 
+	"lockstep/internal/deliver"
 	"lockstep/sink"
 )
 
 // item is one change that the pump holds.
 type item struct {
-	token   string
+	claim   deliver.Claim
 	message sink.Message
 	size    int // bytes of its body
 	came    time.Time
@@ -157,14 +158,14 @@ func (q *queue) take(n, maxBytes int) *batch {
 
 // done takes back a batch whose write is over; what waits behind it may go. Of the keys
 // in failed nothing may: all that came with them is dropped.
-func (q *queue) done(b *batch, failed map[uint64]bool) {
+func (q *queue) done(b *batch, failed map[uint64]int) {
 	delete(q.writing, b)
 	q.held -= len(b.items)
 	q.bytes -= b.bytes
 	for _, t := range b.lanes {
 		l := q.lanes[t.key]
 		// What came while it was written is another delivery, and stays.
-		if failed[t.key] && l.fetch == t.fetch {
+		if _, bad := failed[t.key]; bad && l.fetch == t.fetch {
 			q.forget(t.key, l)
 		}
 		l.writing = false
@@ -177,10 +178,10 @@ func (q *queue) done(b *batch, failed map[uint64]bool) {
 	}
 }
 
-// without drops what waits and has one of the tokens.
-func (q *queue) without(stale map[string]bool) {
+// without drops what waits and has one of the claims.
+func (q *queue) without(stale map[deliver.Claim]bool) {
 	for key, l := range q.lanes {
-		if len(l.items) > 0 && slices.ContainsFunc(l.items, func(it *item) bool { return stale[it.token] }) {
+		if len(l.items) > 0 && slices.ContainsFunc(l.items, func(it *item) bool { return stale[it.claim] }) {
 			q.forget(key, l)
 			if !l.writing {
 				q.close(key, l)
@@ -189,32 +190,32 @@ func (q *queue) without(stale map[string]bool) {
 	}
 }
 
-// clear drops everything that waits, and returns its tokens.
-func (q *queue) clear() []string {
-	var tokens []string
+// clear drops everything that waits, and returns its claims.
+func (q *queue) clear() []deliver.Claim {
+	var claims []deliver.Claim
 	for key, l := range q.lanes {
 		for _, it := range l.items {
-			tokens = append(tokens, it.token)
+			claims = append(claims, it.claim)
 		}
 		q.forget(key, l)
 		if !l.writing {
 			q.close(key, l)
 		}
 	}
-	return tokens
+	return claims
 }
 
-// tokens returns those of everything that is held.
-func (q *queue) tokens() []string {
-	list := make([]string, 0, q.held)
+// claims returns those of everything that is held.
+func (q *queue) claims() []deliver.Claim {
+	list := make([]deliver.Claim, 0, q.held)
 	for _, l := range q.lanes {
 		for _, it := range l.items {
-			list = append(list, it.token)
+			list = append(list, it.claim)
 		}
 	}
 	for b := range q.writing {
 		for _, it := range b.items {
-			list = append(list, it.token)
+			list = append(list, it.claim)
 		}
 	}
 	return list

@@ -15,37 +15,37 @@ func (l *loop) settle(ctx context.Context, w written) {
 	now := time.Now()
 	items := w.batch.items
 	errs := judge(len(items), w.n, w.err)
-	var acks []string
-	firsts := map[uint64]int{} // of each key that failed, the first
+	acks := l.acks[:0]
+	var firsts map[uint64]int // of each key that failed, the first
 	for i, err := range errs {
 		key := items[i].message.Key
 		if _, after := firsts[key]; after {
 			continue // given back with the first
 		}
 		if err == nil {
-			acks = append(acks, items[i].token)
+			acks = append(acks, items[i].claim)
 			continue
+		}
+		if firsts == nil {
+			firsts = map[uint64]int{}
 		}
 		firsts[key] = i
 	}
-	failed := make(map[uint64]bool, len(firsts))
-	for key := range firsts {
-		failed[key] = true
-	}
+	l.acks = acks
 	if w.stopped {
 		l.stopped(items, firsts)
 	} else {
 		l.conclude(ctx, now, w, errs, firsts, len(acks) > 0)
 	}
 	l.desk.ack(acks)
-	l.queue.done(w.batch, failed)
+	l.queue.done(w.batch, firsts)
 	l.count(now, w, errs, len(acks))
 }
 
 // stopped releases what a write had not delivered when the pump stopped.
 func (l *loop) stopped(items []*item, firsts map[uint64]int) {
 	for _, i := range firsts {
-		l.desk.nack(give{mode: deliver.Release, delay: -1}, items[i].token)
+		l.desk.nack(give{mode: deliver.Release, delay: -1}, items[i].claim)
 	}
 }
 
@@ -96,10 +96,10 @@ func (l *loop) conclude(ctx context.Context, now time.Time, w written, errs []er
 	for key, i := range firsts {
 		it, err := w.batch.items[i], errs[i]
 		if isUnknown(err) {
-			l.desk.nack(give{mode: deliver.Release, delay: -1}, it.token)
+			l.desk.nack(give{mode: deliver.Release, delay: -1}, it.claim)
 			continue
 		}
-		l.desk.nack(l.verdict(ctx, now, key, it, err, alive), it.token)
+		l.desk.nack(l.verdict(ctx, now, key, it, err, alive), it.claim)
 	}
 	if b.state != was && b.mode(now) == shut {
 		l.p.log.WarnContext(ctx, "sending to a destination stops", "state", string(b.state), obs.KeyReason, b.reason)

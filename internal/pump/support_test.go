@@ -54,6 +54,7 @@ type rig struct {
 	log    *stream.Log
 	broker *deliver.Broker
 	stop   func()
+	note   string // in each row, to make it larger
 }
 
 func newRig(t testing.TB) *rig {
@@ -123,7 +124,7 @@ func (r *rig) append(changes ...change) uint64 {
 	for i, c := range changes {
 		action := max(c.action, lockstep.Insert)
 		buf := w.Open()
-		row, pks := `{"id":`+strconv.Quote(c.key)+`,"n":`+strconv.FormatUint(at+uint64(i)+1, 10)+`}`, `[`+strconv.Quote(c.key)+`]`
+		row, pks := `{"id":`+strconv.Quote(c.key)+`,"n":`+strconv.FormatUint(at+uint64(i)+1, 10)+`,"note":"`+r.note+`"}`, `[`+strconv.Quote(c.key)+`]`
 		hash := lockstep.KeyHashPart(lockstep.KeyHash(table), []byte(c.key))
 		if action.Whole() {
 			row, pks, hash = "", "", lockstep.KeyHash(table)

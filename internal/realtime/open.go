@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"lockstep"
@@ -64,6 +65,9 @@ func (c *channel) prepare(ctx context.Context, ids []uint32) (seq uint64, unboun
 	c.mu.Lock()
 	c.token, c.expires = token, claims.Expires
 	c.mu.Unlock()
+	if _, err := c.socket.server.feed(c.socket.database); errors.Is(err, lockstep.ErrNotFound) {
+		return 0, nil, refusal("UnableToConnectToProject: the database " + strconv.Quote(c.socket.database) + " is not there any more")
+	}
 	if len(c.join.changes) > 0 {
 		if unbound = c.bind(ctx, ids); unbound != nil && c.join.wait {
 			return 0, nil, refusal("RealtimeDisabledForConfiguration: " + unbound.Error())

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -182,11 +183,38 @@ func (s *Server) feed(database string) (*feed, error) {
 		return nil, fmt.Errorf("open the log of database %q: %w", database, err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.feeds[database] == nil {
 		s.feeds[database] = newFeed(s, database, log)
 	}
-	return s.feeds[database], nil
+	f = s.feeds[database]
+	s.mu.Unlock()
+	// One that was forgotten while its log was opened is not taken up again.
+	if _, err := s.config.Log(database); err != nil {
+		s.drop(database)
+		return nil, fmt.Errorf("open the log of database %q: %w", database, err)
+	}
+	return f, nil
+}
+
+func (s *Server) drop(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.feeds, database)
+}
+
+// Forget ends all channels of a database that was deleted: each is told why, and closed.
+// Their sockets stay; who joins again is refused until there is a database of the name.
+// [Config.Log] must not know the database any more when it is called.
+func (s *Server) Forget(database string) {
+	s.drop(database)
+	for _, k := range s.open() {
+		if k.database != database {
+			continue
+		}
+		for _, c := range k.list() {
+			c.fail("UnableToConnectToProject: the database " + strconv.Quote(database) + " was deleted")
+		}
+	}
 }
 
 // authorizeWait bounds the check of a token: a socket's other messages wait for it.

@@ -46,6 +46,9 @@ type Dead struct {
 	end     context.CancelFunc
 	work    sync.WaitGroup // readings of the index, and writings of its file; added to under mu
 
+	together bool         // the server writes many letters as one
+	batching sync.RWMutex // held while it does; shared by those who delete
+
 	mu      sync.Mutex
 	index   *letterIndex
 	read    uint64 // all messages up to it are in the index, if they are not deleted
@@ -84,6 +87,9 @@ func (s *Server) Dead(ctx context.Context) (*Dead, error) {
 			Replicas:          s.cfg.Replicas,
 			MaxMsgsPerSubject: 1,
 			AllowDirect:       true,
+			// Of the embedded server only: an older one would take the letters of a batch
+			// for letters, and answer for the last of them alone.
+			AllowAtomicPublish: s.embed != nil,
 		})
 	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -92,7 +98,7 @@ func (s *Server) Dead(ctx context.Context) (*Dead, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open dead letters: %w", unavailable(err))
 	}
-	s.dead = &Dead{srv: s, created: stream.CachedInfo().Created, index: newLetterIndex()}
+	s.dead = &Dead{srv: s, created: stream.CachedInfo().Created, index: newLetterIndex(), together: s.allowBatches(ctx, stream)}
 	s.dead.life, s.dead.end = context.WithCancel(context.Background())
 	return s.dead, nil
 }
@@ -109,17 +115,6 @@ func (d *Dead) Put(ctx context.Context, consumer string, l Letter) error {
 	return nil
 }
 
-// PutSome is Put for many letters, which takes much less time than as many calls. After
-// an error nothing is known about any of them.
-func (d *Dead) PutSome(ctx context.Context, consumer string, letters []Letter) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(writesAhead)
-	for _, l := range letters {
-		g.Go(func() error { return d.Put(ctx, consumer, l) })
-	}
-	return g.Wait()
-}
-
 func (d *Dead) put(ctx context.Context, base string, l Letter) error {
 	data, err := encodeLetter(l)
 	if err != nil {
@@ -133,15 +128,11 @@ func (d *Dead) put(ctx context.Context, base string, l Letter) error {
 	if err != nil {
 		return err
 	}
-	head := nats.Header{}
-	if limit := int(d.srv.writes.MaxPayload()) - headerRoom; len(data) > limit {
-		if head, err = d.putParts(ctx, subject, data, min(limit, partBytes)); err != nil {
+	head := letterHeader(data, l.Key)
+	if limit := d.messageLimit(); len(data) > limit {
+		if err := d.putParts(ctx, subject, data, min(limit, partBytes), head); err != nil {
 			return err
 		}
-	}
-	head.Set(headerLetterSum, sum(data))
-	head.Set(headerLetterKey, strconv.FormatUint(l.Key, 16))
-	if head.Get(headerLetterParts) != "" {
 		data = nil
 	}
 	if err := d.publish(ctx, &nats.Msg{Subject: subject, Header: head, Data: data}, l.Key); err != nil {
@@ -174,22 +165,28 @@ func (d *Dead) hasParts(base string) bool {
 	return false
 }
 
-// putParts stores the parts of a letter and returns the headers that name them.
-// Without the letter's own message they are nothing.
-func (d *Dead) putParts(ctx context.Context, subject string, data []byte, size int) (nats.Header, error) {
-	head := nats.Header{}
+// messageLimit is the size of the largest letter that is one message.
+func (d *Dead) messageLimit() int { return int(d.srv.writes.MaxPayload()) - headerRoom }
+
+func letterHeader(data []byte, key uint64) nats.Header {
+	return nats.Header{headerLetterSum: {sum(data)}, headerLetterKey: {strconv.FormatUint(key, 16)}}
+}
+
+// putParts stores the parts of a letter and adds the headers that name them. Without the
+// letter's own message they are nothing.
+func (d *Dead) putParts(ctx context.Context, subject string, data []byte, size int, head nats.Header) error {
 	id, count := nuid.Next(), 0
 	for ; len(data) > 0; count++ {
 		n := min(size, len(data))
 		part := &nats.Msg{Subject: fmt.Sprintf("%s.%s.%d", subject, id, count), Data: data[:n]}
 		if err := d.publish(ctx, part, 0); err != nil {
-			return nil, err
+			return err
 		}
 		data = data[n:]
 	}
 	head.Set(headerLetterParts, strconv.Itoa(count))
 	head.Set(headerLetterID, id)
-	return head, nil
+	return nil
 }
 
 // dropParts removes the parts of a letter that was replaced or deleted.
@@ -217,6 +214,8 @@ func (d *Dead) publish(ctx context.Context, m *nats.Msg, key uint64) error {
 
 // erase deletes a letter's message, or returns errMissing.
 func (d *Dead) erase(ctx context.Context, base string, seq, at uint64) error {
+	d.batching.RLock()
+	defer d.batching.RUnlock()
 	return d.write(ctx, func(ctx context.Context) error {
 		m, err := d.srv.writes.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+deadStream, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, at))
 		if err != nil {
@@ -241,6 +240,8 @@ func (d *Dead) erase(ctx context.Context, base string, seq, at uint64) error {
 
 // purge removes what lies on the subjects that begin so, and what the index has of it.
 func (d *Dead) purge(ctx context.Context, prefix, base string) error {
+	d.batching.RLock()
+	defer d.batching.RUnlock()
 	return d.write(ctx, func(ctx context.Context) error {
 		stream, err := d.srv.js.Stream(ctx, deadStream)
 		if err != nil {
@@ -396,21 +397,6 @@ func (d *Dead) Delete(ctx context.Context, consumer string, seq uint64) error {
 		return fmt.Errorf("delete dead letter %d of consumer %s: %w", seq, consumer, err)
 	}
 	return nil
-}
-
-// DeleteSome removes those of the letters that there are.
-func (d *Dead) DeleteSome(ctx context.Context, consumer string, seqs []uint64) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(writesAhead)
-	for _, seq := range seqs {
-		g.Go(func() error {
-			if err := d.Delete(ctx, consumer, seq); !errors.Is(err, lockstep.ErrNotFound) {
-				return err
-			}
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 func (d *Dead) delete(ctx context.Context, base string, seq uint64) error {

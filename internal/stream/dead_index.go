@@ -24,6 +24,7 @@ const (
 type letterIndex struct {
 	sets  map[string]*letterSet
 	parts map[uint64]string
+	mark  uint64 // of the parts, the number of the mark
 }
 
 func newLetterIndex() *letterIndex {
@@ -33,6 +34,13 @@ func newLetterIndex() *letterIndex {
 // add takes in a message.
 func (x *letterIndex) add(subject string, at, key uint64) {
 	base, seq, ok := splitDead(subject)
+	switch {
+	case subject == deadMark && at < x.mark:
+		return // a later one has replaced it
+	case subject == deadMark:
+		delete(x.parts, x.mark)
+		x.mark = at
+	}
 	if !ok {
 		x.parts[at] = subject
 		return
@@ -144,6 +152,9 @@ func (d *Dead) load(ctx context.Context) error {
 	d.mu.Unlock()
 	if first && d.srv.embed != nil {
 		d.restore(ctx)
+		if err := d.restoreBlocks(ctx); err != nil {
+			d.srv.log.WarnContext(ctx, "the index of the dead letters is made by asking for each of them, which takes longer", "error", err)
+		}
 	}
 	for range loadRounds {
 		switch agree, err := d.catchUp(ctx); {

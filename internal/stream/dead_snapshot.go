@@ -87,7 +87,9 @@ func parseSnapshot(b []byte) (s snapshot, err error) {
 			break
 		}
 		at := r.uvarint()
-		s.index.parts[at] = r.text()
+		if subject := r.text(); !r.bad {
+			s.index.add(subject, at, 0)
+		}
 	}
 	if r.bad || len(r.b) > 0 {
 		return s, fmt.Errorf("it cannot be read: %w", lockstep.ErrCorrupt)

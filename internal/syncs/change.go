@@ -32,8 +32,6 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 	if d.ID = id.String(); d.ManagedBy != managedByApply {
 		d.ManagedBy = managedByAPI
 	}
-	d.CreatedAt = time.Now().UTC().Truncate(time.Microsecond)
-	d.UpdatedAt = d.CreatedAt
 	account, err := s.complete(&d)
 	if err != nil {
 		return View{}, err
@@ -46,9 +44,11 @@ func (s *Set) Create(ctx context.Context, d Definition) (View, error) {
 	if err := s.mayStore(d); err != nil {
 		return View{}, err
 	}
-	if d.UpdatedAt, err = st.put(ctx, d, account.Prefix()); err != nil {
+	at, err := st.put(ctx, d, account.Prefix())
+	if err != nil {
 		return View{}, err
 	}
+	d.CreatedAt, d.UpdatedAt = at.created, at.updated
 	r := newRunner(s, d)
 	s.mu.Lock()
 	s.runners[d.ID] = r
@@ -178,9 +178,11 @@ func (s *Set) Update(ctx context.Context, ref string, change func(*Definition) e
 	if err := s.mayStore(d); err != nil {
 		return View{}, err
 	}
-	if d.UpdatedAt, err = st.put(ctx, d, account.Prefix()); err != nil {
+	at, err := st.put(ctx, d, account.Prefix())
+	if err != nil {
 		return View{}, err
 	}
+	d.CreatedAt, d.UpdatedAt = at.created, at.updated
 	r.follow(stored{definition: d})
 	return r.view(), nil
 }

@@ -57,11 +57,11 @@ func (r *runner) remember(old Definition) {
 	r.def.Paused, r.def.CreatedAt, r.def.UpdatedAt = old.Paused, old.CreatedAt, old.UpdatedAt
 }
 
-// stamp notes when what is stored of it was changed last.
-func (r *runner) stamp(changed time.Time) {
+// stamp notes when it was stored first, and when what is stored of it was changed last.
+func (r *runner) stamp(at stamps) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.def.UpdatedAt = changed
+	r.def.CreatedAt, r.def.UpdatedAt = at.created, at.updated
 }
 
 // pause stops it from asking the API, or lets it go on.
@@ -352,11 +352,11 @@ func (r *runner) prepare(ctx context.Context) (*opened, error) {
 		return nil, &DefinitionError{Name: d.Name, Problems: problems}
 	}
 	if d.ManagedBy == managedByFile {
-		changed, err := st.put(ctx, d, account.Prefix())
+		at, err := st.put(ctx, d, account.Prefix())
 		if err != nil {
 			return nil, err
 		}
-		r.stamp(changed)
+		r.stamp(at)
 	}
 	connection, err := account.Open(d, tokens{st, d})
 	if err != nil {

@@ -233,7 +233,7 @@ func (s *Set) adoptFile(ctx context.Context, st *store, rows []stored) error {
 			r.fail(pull.Blocked, &DefinitionError{Name: d.Name, Problems: problems})
 			continue
 		}
-		changed, err := st.put(ctx, r.definition(), account.Prefix())
+		at, err := st.put(ctx, r.definition(), account.Prefix())
 		if errors.Is(err, lockstep.ErrConflict) {
 			r.fail(pull.Blocked, err)
 			continue
@@ -241,7 +241,7 @@ func (s *Set) adoptFile(ctx context.Context, st *store, rows []stored) error {
 		if err != nil {
 			return err
 		}
-		r.stamp(changed)
+		r.stamp(at)
 	}
 	return nil
 }

@@ -170,10 +170,13 @@ func (st *store) scan(row pgx.CollectableRow) (stored, error) {
 
 func credentialOf(id string) string { return "credential of sync " + id }
 
-// put stores a definition, new or changed, and returns when it was changed last.
+// stamps are when a definition was stored first, and changed last.
+type stamps struct{ created, updated time.Time }
+
+// put stores a definition, new or changed, and returns when that was done.
 // Whether it is paused is only stored of a new one. In the table the provider is the
 // prefix of its collections: of provider rest the API's own name.
-func (st *store) put(ctx context.Context, d Definition, prefix string) (changed time.Time, err error) {
+func (st *store) put(ctx context.Context, d Definition, prefix string) (at stamps, err error) {
 	const upsert = `
 		WITH put AS (
 			INSERT INTO lockstep.sync AS s (id, name, provider, schema, definition, credential, paused, managed_by)
@@ -184,26 +187,26 @@ func (st *store) put(ctx context.Context, d Definition, prefix string) (changed 
 			WHERE (s.name, s.provider, s.schema, s.definition, s.managed_by) IS DISTINCT FROM
 			      (excluded.name, excluded.provider, excluded.schema, excluded.definition, excluded.managed_by)
 			   OR (s.credential IS NULL) <> (excluded.credential IS NULL) OR $9
-			RETURNING updated_at
+			RETURNING created_at, updated_at
 		)
-		SELECT updated_at FROM put
+		SELECT created_at, updated_at FROM put
 		UNION ALL
-		SELECT updated_at FROM lockstep.sync WHERE id = $1::uuid AND NOT EXISTS (SELECT FROM put)`
+		SELECT created_at, updated_at FROM lockstep.sync WHERE id = $1::uuid AND NOT EXISTS (SELECT FROM put)`
 	body := d // without what has a column of its own
 	body.ID, body.Name, body.Schema, body.Database, body.ManagedBy, body.Paused = "", "", "", "", "", false
 	body.CreatedAt, body.UpdatedAt = time.Time{}, time.Time{}
 	definition, err := json.Marshal(body)
 	if err != nil {
-		return changed, fmt.Errorf("sync %q: %w", d.Name, err)
+		return at, fmt.Errorf("sync %q: %w", d.Name, err)
 	}
 	var sealed []byte
 	if d.ManagedBy != managedByFile {
 		if sealed, err = st.seal(d); err != nil {
-			return changed, err
+			return at, err
 		}
 	}
-	err = st.target.Pool.QueryRow(ctx, upsert, d.ID, d.Name, prefix, d.Schema, definition, sealed, d.Paused, d.ManagedBy, sealed != nil).Scan(&changed)
-	return changed, st.refused(d, err)
+	err = st.target.Pool.QueryRow(ctx, upsert, d.ID, d.Name, prefix, d.Schema, definition, sealed, d.Paused, d.ManagedBy, sealed != nil).Scan(&at.created, &at.updated)
+	return at, st.refused(d, err)
 }
 
 func (st *store) seal(d Definition) ([]byte, error) {

@@ -52,7 +52,7 @@ func BenchmarkWrite(b *testing.B) {
 			for range size {
 				seq++
 				m := change(seq, fmt.Sprint(seq))
-				client.Produce(b.Context(), &kgo.Record{Topic: "app.public.orders", Key: fmt.Append(nil, seq), Value: body, Headers: newShelf(k, []sink.Message{m}, []int{0}).attributes(&m, partsOf(m.PKs))}, func(_ *kgo.Record, err error) {
+				client.Produce(b.Context(), &kgo.Record{Topic: "app.public.orders", Key: fmt.Append(nil, seq), Value: body, Headers: newShelf(k, []sink.Message{m}, []int{0}).attributes(&m, fmt.Append(nil, seq))}, func(_ *kgo.Record, err error) {
 					if err != nil {
 						b.Error(err)
 					}

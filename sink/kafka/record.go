@@ -107,6 +107,9 @@ type shelf struct {
 	source []byte
 	kind   []byte
 
+	time time.Time // of the last message
+	when []byte    // the same as text
+
 	json, version []byte
 }
 
@@ -144,8 +147,8 @@ func (s *shelf) turn(ctx context.Context, m *sink.Message) error {
 
 // record makes the record of a message, for the topic of the last turn.
 func (s *shelf) record(m *sink.Message) *kgo.Record {
-	parts := partsOf(m.PKs)
-	s.records = append(s.records, kgo.Record{Topic: s.topic, Key: s.key(m, parts), Timestamp: m.CommitTime, Headers: s.attributes(m, parts)})
+	subject := s.subject(m.PKs)
+	s.records = append(s.records, kgo.Record{Topic: s.topic, Key: s.key(m, subject), Timestamp: m.CommitTime, Headers: s.attributes(m, subject.text)})
 	r := &s.records[len(s.records)-1] // there is room for all: none of them moves
 	if !s.k.config.Tombstones || m.Action != lockstep.Delete {
 		r.Value = s.put(m.Body)
@@ -164,24 +167,37 @@ func (s *shelf) take(longer []byte) []byte {
 }
 
 // key returns the key of a message's record.
-func (s *shelf) key(m *sink.Message, parts []string) []byte {
+func (s *shelf) key(m *sink.Message, is subject) []byte {
 	switch {
-	case s.k.config.Key == KeyOrder || len(parts) == 0:
+	case s.k.config.Key == KeyOrder || is.parts == 0:
 		return s.take(strconv.AppendUint(s.bytes, m.Key, 10))
-	case len(parts) == 1:
-		return s.take(append(s.bytes, parts[0]...))
+	case is.parts == 1:
+		return is.text // nobody changes either
 	}
 	return s.put(m.PKs)
 }
 
-// partsOf decodes a key.
-func partsOf(pks json.RawMessage) []string {
+// subject is a row's key: its text, and of how many columns it is.
+type subject struct {
+	text  []byte
+	parts int
+}
+
+// subject decodes a key. The text of several columns has each escaped as in a path, with
+// slashes between.
+func (s *shelf) subject(pks json.RawMessage) subject {
 	if n := len(pks); n > 4 && bytes.HasPrefix(pks, []byte(`["`)) && bytes.HasSuffix(pks, []byte(`"]`)) && bytes.IndexByte(pks[2:n-2], '"') < 0 && bytes.IndexByte(pks, '\\') < 0 {
-		return []string{string(pks[2 : n-2])}
+		return subject{s.put(pks[2 : n-2]), 1}
 	}
 	var list []string
 	_ = json.Unmarshal(pks, &list) // what is no list has no parts
-	return list
+	if len(list) == 1 {
+		return subject{s.take(append(s.bytes, list[0]...)), 1}
+	}
+	for i, p := range list {
+		list[i] = url.PathEscape(p)
+	}
+	return subject{s.take(append(s.bytes, strings.Join(list, "/")...)), len(list)}
 }
 
 // kindOf is the CloudEvents type of a message.
@@ -196,7 +212,7 @@ func kindOf(m *sink.Message) string {
 }
 
 // attributes are those of CloudEvents 1.0 in binary mode, as headers.
-func (s *shelf) attributes(m *sink.Message, parts []string) []kgo.RecordHeader {
+func (s *shelf) attributes(m *sink.Message, subject []byte) []kgo.RecordHeader {
 	from := len(s.headers)
 	add := func(key string, value []byte) {
 		s.headers = append(s.headers, kgo.RecordHeader{Key: key, Value: value})
@@ -209,10 +225,13 @@ func (s *shelf) attributes(m *sink.Message, parts []string) []kgo.RecordHeader {
 	add("ce_sequence", s.take(appendSequence(s.bytes, m.Seq)))
 	add("ce_partitionkey", s.take(strconv.AppendUint(s.bytes, m.Key, 10)))
 	if !m.CommitTime.IsZero() {
-		add("ce_time", s.take(m.CommitTime.UTC().AppendFormat(s.bytes, time.RFC3339Nano)))
+		if m.CommitTime != s.time {
+			s.time, s.when = m.CommitTime, s.take(m.CommitTime.UTC().AppendFormat(s.bytes, time.RFC3339Nano))
+		}
+		add("ce_time", s.when)
 	}
-	if text := subject(parts); text != "" {
-		add("ce_subject", s.take(append(s.bytes, text...)))
+	if len(subject) > 0 {
+		add("ce_subject", subject)
 	}
 	return s.headers[from:len(s.headers):len(s.headers)]
 }
@@ -223,19 +242,6 @@ func appendSequence(dst []byte, seq uint64) []byte {
 	var digits [len(zeros)]byte
 	text := strconv.AppendUint(digits[:0], seq, 10)
 	return append(append(dst, zeros[len(text):]...), text...)
-}
-
-// subject is the key's text; of several columns, each escaped as in a path, with
-// slashes between.
-func subject(parts []string) string {
-	if len(parts) == 1 {
-		return parts[0]
-	}
-	list := make([]string, len(parts))
-	for i, p := range parts {
-		list[i] = url.PathEscape(p)
-	}
-	return strings.Join(list, "/")
 }
 
 // size is how many bytes a record takes at most, as the only one of a batch.

@@ -50,7 +50,7 @@ func BenchmarkWrite(b *testing.B) {
 			for range size {
 				seq++
 				m := change(seq, fmt.Sprint(seq))
-				if _, err := js.PublishMsgAsync(&natsgo.Msg{Subject: "lockstep.app.public.orders.update", Header: headers("s", &m), Data: body}, jetstream.WithStallWait(time.Minute)); err != nil {
+				if _, err := js.PublishMsgAsync(&natsgo.Msg{Subject: "lockstep.app.public.orders.update", Header: newLabel().of("s", &m), Data: body}, jetstream.WithStallWait(time.Minute)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -27,12 +27,13 @@ type writing struct {
 	ready    []int          // messages that may be published
 	stopped  error
 	writing  atomic.Bool // the library may be blocked by the network
+	label    *label
 }
 
 func newWriting(n *NATS, l *link, messages []sink.Message) *writing {
 	w := &writing{
 		n: n, l: l, messages: messages, behind: make([]int, len(messages)), errs: make([]error, len(messages)),
-		settled: make([]bool, len(messages)), replies: make(chan reply, len(messages)), out: make(map[uint64]int, n.config.Window),
+		settled: make([]bool, len(messages)), replies: make(chan reply, len(messages)), out: make(map[uint64]int, n.config.Window), label: newLabel(),
 	}
 	last := make(map[uint64]int, len(messages))
 	for i := range messages {
@@ -116,7 +117,7 @@ func (w *writing) publish(ctx context.Context, i int) error {
 		return w.n.refusal(sink.Retry, "interrupted", context.Cause(ctx))
 	}
 	// The library copies the message before it returns.
-	number, err := w.l.publish(&natsgo.Msg{Subject: to.subject, Header: headers(to.stream, m), Data: m.Body}, w.replies)
+	number, err := w.l.publish(&natsgo.Msg{Subject: to.subject, Header: w.label.of(to.stream, m), Data: m.Body}, w.replies)
 	switch {
 	case errors.Is(err, natsgo.ErrMaxPayload):
 		w.fail(i, w.n.refusal(sink.Rejected, fmt.Sprintf("the message is larger than the server takes (%d bytes)", w.l.nc.MaxPayload()), nil))

@@ -56,13 +56,25 @@ type writing struct {
 	errs     []error
 	settled  []bool
 	before   []int // the message before of the same key; -1: none
+	texts    []texts
 	stopped  error
 }
+
+// texts are what a command says of a message besides its own fields.
+type texts struct{ action, at string }
+
+// blob is a field of a message as an argument: the client takes a pointer without
+// allocating anything, and reads it before the call ends.
+type blob []byte
+
+// MarshalBinary implements what the client asks for.
+func (b *blob) MarshalBinary() ([]byte, error) { return *b, nil }
+
 
 func newWriting(r *Redis, messages []sink.Message) *writing {
 	w := &writing{
 		r: r, script: goredis.NewScript(guarded), messages: messages, errs: make([]error, len(messages)),
-		settled: make([]bool, len(messages)), before: make([]int, len(messages)),
+		settled: make([]bool, len(messages)), before: make([]int, len(messages)), texts: make([]texts, len(messages)),
 	}
 	last := make(map[uint64]int, len(messages))
 	for i := range messages {
@@ -154,10 +166,9 @@ func (w *writing) plain(ctx context.Context, l *line) {
 				continue
 			}
 			left--
-			c, ok, err := w.command(i)
+			target, ok, err := w.target(i)
 			if w.effective(i, ok, err) {
-				args := append([]any{c.args[2], c.keys[0]}, c.args[3:]...)
-				sent, results = append(sent, i), append(results, p.Do(ctx, args...))
+				sent, results = append(sent, i), append(results, p.Do(ctx, w.words(make([]any, 0, 24), i, target)...))
 			}
 		}
 		_, whole := p.Exec(ctx)
@@ -232,31 +243,36 @@ func (w *writing) settle(ctx context.Context, g *group, answers []any, err error
 
 // command makes the command of a message; false: it has no effect.
 func (w *writing) command(i int) (c command, ok bool, err error) {
-	m := &w.messages[i]
-	if m.Action.Whole() && w.r.config.Mode == String {
-		return c, false, nil
-	}
-	if b := w.before[i]; b >= 0 && w.errs[b] != nil {
-		return c, false, w.held()
-	}
-	parts := partsOf(m.PKs)
-	target, err := w.r.target(m, parts)
-	if err != nil {
+	target, ok, err := w.target(i)
+	if !ok || err != nil {
 		return c, false, err
 	}
-	c = command{index: i, args: []any{strconv.FormatUint(m.Seq, 10), w.previous(i, target)}}
+	m := &w.messages[i]
+	c = command{index: i, args: append(make([]any, 0, 26), strconv.FormatUint(m.Seq, 10), w.previous(i, target))}
 	if w.r.config.Mode == Stream {
 		c.keys = [2]string{target, position(target, strconv.FormatUint(m.Key, 36))}
 		if late(m) {
 			// Later ones of its key went by: it is compared with itself only.
 			c.keys[1], c.args[1] = position(target, "late:"+m.IdempotencyKey), ""
 		}
-		c.args = append(c.args, w.entry(m)...)
-		return c, true, nil
+	} else {
+		c.keys = [2]string{target, position(target, "")}
 	}
-	c.keys = [2]string{target, position(target, "")}
-	c.args = append(c.args, w.set(m)...)
+	c.args = w.words(c.args, i)
 	return c, true, nil
+}
+
+// target returns the key that a message is written to; false: it has no effect.
+func (w *writing) target(i int) (target string, ok bool, err error) {
+	m := &w.messages[i]
+	if m.Action.Whole() && w.r.config.Mode == String {
+		return "", false, nil
+	}
+	if b := w.before[i]; b >= 0 && w.errs[b] != nil {
+		return "", false, w.held()
+	}
+	target, err = w.r.target(m, partsOf(m.PKs))
+	return target, err == nil, err
 }
 
 // position is the key of a seq, which a cluster keeps where the data is.
@@ -284,31 +300,42 @@ func (w *writing) previous(i int, target string) string {
 	return strconv.FormatUint(m.Seq, 10)
 }
 
-// entry is XADD without its key.
-func (w *writing) entry(m *sink.Message) []any {
-	args := make([]any, 0, 24)
-	args = append(args, "XADD")
-	if w.r.config.MaxLen > 0 {
-		args = append(args, "MAXLEN", "~", strconv.FormatInt(w.r.config.MaxLen, 10))
+// words appends the command of a message, with those keys.
+func (w *writing) words(args []any, i int, keys ...any) []any {
+	if w.r.config.Mode == Stream {
+		return w.entry(args, i, keys)
 	}
-	return append(args, "*",
-		"id", m.IdempotencyKey, "seq", strconv.FormatUint(m.Seq, 10), "database", m.Database, "schema", m.Schema, "table", m.Table,
-		"action", m.Action.String(), "pks", []byte(m.PKs), "at", m.CommitTime.UTC().Format("2006-01-02T15:04:05.000000Z"), "message", []byte(m.Body)) // read before the call ends
-}
-
-// set is SET or DEL without its key.
-func (w *writing) set(m *sink.Message) []any {
+	m := &w.messages[i]
 	if m.Action == lockstep.Delete {
-		return []any{"DEL"}
+		return append(append(args, "DEL"), keys...)
 	}
-	args := []any{"SET", []byte(m.Record)} // read before the call ends
+	value := (*blob)(&m.Record)
 	if w.r.config.Value == Message {
-		args[1] = []byte(m.Body)
+		value = (*blob)(&m.Body)
 	}
+	args = append(append(append(args, "SET"), keys...), value)
 	if w.r.config.TTL > 0 {
 		args = append(args, "PX", strconv.FormatInt(max(w.r.config.TTL.Milliseconds(), int64(1)), 10))
 	}
 	return args
+}
+
+// entry appends XADD.
+func (w *writing) entry(args []any, i int, keys []any) []any {
+	m, t := &w.messages[i], &w.texts[i]
+	if t.action = m.Action.String(); i > 0 && w.messages[i-1].CommitTime.Equal(m.CommitTime) {
+		t.at = w.texts[i-1].at
+	}
+	if t.at == "" {
+		t.at = m.CommitTime.UTC().Format("2006-01-02T15:04:05.000000Z")
+	}
+	args = append(append(args, "XADD"), keys...)
+	if w.r.config.MaxLen > 0 {
+		args = append(args, "MAXLEN", "~", strconv.FormatInt(w.r.config.MaxLen, 10))
+	}
+	return append(args, "*",
+		"id", &m.IdempotencyKey, "seq", &m.Seq, "database", &m.Database, "schema", &m.Schema, "table", &m.Table,
+		"action", &t.action, "pks", (*blob)(&m.PKs), "at", &t.at, "message", (*blob)(&m.Body))
 }
 
 // late reports whether a message comes out of the dead letters after later ones.

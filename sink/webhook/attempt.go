@@ -21,11 +21,11 @@ type Attempt struct {
 	Seqs     []uint64 // of the changes in the request
 	Number   int      // of the attempt, from 1; the highest of the changes
 
-	Method        string
-	URL           string
-	RequestHeader http.Header
-	RequestBody   []byte // the first Kept bytes, before compression
-	RequestSize   int    // bytes, before compression
+	Method      string
+	URL         string
+	RequestBody []byte // the first Kept bytes, before compression
+	RequestSize int    // bytes, before compression
+	header      func() http.Header
 
 	Status       int // 0: there was no answer
 	AnswerHeader http.Header
@@ -34,6 +34,15 @@ type Attempt struct {
 	Failed int
 	// Err is why the request was not accepted; nil: it was.
 	Err error
+}
+
+// RequestHeader returns what the request had, a copy; nil: there was no request. Few
+// who are told want it, so it is made when it is asked for.
+func (a Attempt) RequestHeader() http.Header {
+	if a.header == nil {
+		return nil
+	}
+	return a.header()
 }
 
 // told is what an Attempt is made of.
@@ -65,7 +74,8 @@ func (w *Webhook) tell(ctx context.Context, t told) {
 		a.Seqs[n] = t.messages[i].Seq
 	}
 	if t.req != nil {
-		a.RequestHeader = w.shownHeader(t.req.Header, t.r.aim)
+		header, aim := t.req.Header, t.r.aim
+		a.header = func() http.Header { return w.shownHeader(header, aim) }
 	}
 	if t.got != nil {
 		a.Status, a.AnswerBody = t.got.StatusCode, w.kept(t.text)

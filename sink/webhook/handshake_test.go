@@ -61,7 +61,7 @@ func TestAHandshakeComesBeforeTheFirstDelivery(t *testing.T) {
 			t.Errorf("a delivery has the header %v", r.Header)
 		}
 	}
-	if len(told) != 3 || told[0].Method != http.MethodOptions || told[0].Status != http.StatusOK || told[0].RequestHeader.Get("Authorization") != redacted || len(told[0].Seqs) > 0 {
+	if len(told) != 3 || told[0].Method != http.MethodOptions || told[0].Status != http.StatusOK || told[0].RequestHeader().Get("Authorization") != redacted || len(told[0].Seqs) > 0 {
 		t.Errorf("attempts: %+v", told)
 	}
 }

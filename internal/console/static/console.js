@@ -21,9 +21,10 @@ window.lockstep = (() => {
       getSelection().addRange(range)
       document.execCommand('copy')
     }
-    const was = button.textContent
+    if (button.dataset.was) return // it says so already
+    button.dataset.was = button.textContent
     button.textContent = 'Copied'
-    setTimeout(() => { button.textContent = was }, 1200)
+    setTimeout(() => { button.textContent = button.dataset.was; delete button.dataset.was }, 1200)
   })
 
   // Forms that are dangerous ask first, in the words of data-ask.
@@ -69,14 +70,16 @@ window.lockstep = (() => {
     }
     return v.toLocaleString(language, { notation: Math.abs(v) >= 10000 ? 'compact' : 'standard', maximumFractionDigits: Math.abs(v) < 10 ? 1 : 0 }) + (unit ? ' ' + unit : '')
   }
+  // Times are written as everywhere on the pages: in UTC, of 24 hours.
+  const clock = (seconds, digits) => new Date(seconds * 1000).toISOString().slice(11, digits)
   const options = (figure, data) => {
     const axis = { stroke: colour('--quiet'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' }
     return {
-      width: figure.clientWidth, height: Number(figure.dataset.height || 160), padding: [8, 8, 0, 0],
+      width: figure.clientWidth, height: Number(figure.dataset.height || 160), padding: [8, 24, 0, 0], tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), 'UTC'),
       cursor: { points: { size: 6 }, y: false }, legend: { live: true },
       scales: { y: { range: (u, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
-      axes: [{ ...axis, space: 80 }, { ...axis, size: 64, space: 36, values: (u, list) => list.map((v) => short(v, data.unit)) }],
-      series: [{ value: (u, v) => v ? new Date(v * 1000).toLocaleTimeString(language) : '–' }].concat(data.series.map((s, i) => ({
+      axes: [{ ...axis, space: 80, size: 24, values: (u, list, i, space, step) => list.map((v) => clock(v, step < 60 ? 19 : 16)) }, { ...axis, size: 64, space: 36, values: (u, list) => list.map((v) => short(v, data.unit)) }],
+      series: [{ label: 'UTC', value: (u, v) => v ? clock(v, 19) : '–' }].concat(data.series.map((s, i) => ({
         label: s.label, width: 1.5, stroke: colour('--series-' + (i % 6 + 1)), fill: data.series.length === 1 ? colour('--series-fill') : undefined,
         spanGaps: false, points: { show: false }, value: (u, v) => short(v, data.unit),
       }))),
@@ -91,6 +94,7 @@ window.lockstep = (() => {
     } catch { return }
     figure.toggleAttribute('data-empty', data.series.length === 0)
     if (data.series.length === 0) return // there is nothing to draw: what stands in its place stays
+    data.series.sort((a, b) => a.label < b.label ? -1 : 1) // each keeps its colour, whoever has the most
     const values = [data.at, ...data.series.map((s) => s.values)]
     const names = data.series.map((s) => s.label).join('\n')
     const old = drawn.get(figure)

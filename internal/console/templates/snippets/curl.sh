@@ -9,7 +9,7 @@ call() { # call VERB BODY
 }
 
 work() { # work CHANGE: your own code. Fail, and the change comes again, ever later.
-  echo "$1" | jq -c '{action, record, seq: .metadata.seq}'
+  printf '%s\n' "$1" | jq -c '{action, record, seq: .metadata.seq}'
 }
 
 while :; do
