@@ -239,6 +239,9 @@ func (d *database) status() api.DatabaseStatus {
 	if d.broken != "" {
 		s.Status, s.Reason = "error", d.broken
 	}
+	if at := d.log.LastCommit(); !at.IsZero() {
+		s.LastCommit = &at
+	}
 	if d.capture == nil {
 		return s
 	}

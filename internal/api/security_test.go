@@ -307,6 +307,8 @@ func startedBackfill(t *testing.T, n *node, consumer string) api.Backfill {
 // memManaged makes and deletes databases by saying so.
 type memManaged struct{}
 
+func (memManaged) Loaded() bool { return true }
+
 func (memManaged) Create(context.Context, api.DatabaseDefinition) error { return nil }
 
 func (memManaged) Change(context.Context, string, []string) error { return nil }

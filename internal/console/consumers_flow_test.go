@@ -221,7 +221,7 @@ func fixedSettings(t *testing.T, n *node, b *browser) {
 	if text := body(t, res); res.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(text, "Defined in lockstep.yml") {
 		t.Errorf("status %d: %s", res.StatusCode, text)
 	}
-	if said := n.told(admin, at+"/delete", url.Values{"name": {"orders"}}); !strings.Contains(said, "configuration") {
+	if said := n.told(admin, at+"/delete", url.Values{"name": {"orders"}}); !strings.Contains(said, "lockstep.yml: change it there") {
 		t.Errorf("who deletes it is told %q", said)
 	}
 	if after := n.consumer("orders"); after.Filter != before.Filter || !after.UpdatedAt.Equal(before.UpdatedAt) {

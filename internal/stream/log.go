@@ -77,6 +77,17 @@ func (l *Log) Last() lockstep.Mark {
 	return l.end.mark
 }
 
+// LastCommit is when the latest transaction of the log was committed, by the database's
+// clock; zero: there is none. A clock that is set back does not set it back.
+func (l *Log) LastCommit() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end.clock == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(l.end.clock).UTC()
+}
+
 // First returns the oldest seq that is present, Last().Seq+1 when there is none.
 // Retention is noticed within a second; until then First is too low, never too
 // high.

@@ -70,7 +70,6 @@ type blob []byte
 // MarshalBinary implements what the client asks for.
 func (b *blob) MarshalBinary() ([]byte, error) { return *b, nil }
 
-
 func newWriting(r *Redis, messages []sink.Message) *writing {
 	w := &writing{
 		r: r, script: goredis.NewScript(guarded), messages: messages, errs: make([]error, len(messages)),
