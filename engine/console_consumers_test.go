@@ -134,6 +134,14 @@ func TestConsoleChangesSettings(t *testing.T) {
 	if status, _, page := n.send(at, form); status != http.StatusUnprocessableEntity || !strings.Contains(page, "changed") {
 		t.Errorf("a form that is older than a change: status %d", status)
 	}
+	for what, part := range map[string]url.Values{"nothing": {}, "no version": {"filter": {"true"}}, "one field": {"filter": {"true"}, "seen": form["seen"]}} {
+		if status, _, page := n.send(at, part); status != http.StatusUnprocessableEntity || !strings.Contains(page, "did not arrive whole") {
+			t.Errorf("a form of %s: status %d", what, status)
+		}
+	}
+	if after, err := n.api.Consumer(t.Context(), made.ID); err != nil || after.Tables[0] != "public.x" || !after.UpdatedAt.Equal(now.UpdatedAt) {
+		t.Errorf("after forms that did not arrive whole it is %s, error %v", after.Raw, err)
+	}
 	holds(t, "the settings of a consumer of the file", n.consolePage("consumers/filed/settings"), "Defined in lockstep.yml", "public.x")
 	lacks(t, "the settings of a consumer of the file", n.consolePage("consumers/filed/settings"), ">Save<", ">Delete<")
 }
@@ -151,8 +159,8 @@ func formOf(page string) url.Values {
 			form.Set(name, strings.TrimPrefix(html.UnescapeString(text), "\n"))
 		case strings.HasPrefix(tag, "select"):
 			form.Set("the select", name)
-		case strings.HasPrefix(tag, "option") && strings.Contains(tag, " selected"):
-			form.Set(form.Get("the select"), value)
+		case strings.HasPrefix(tag, "option") && (strings.Contains(tag, " selected") || !form.Has(form.Get("the select"))):
+			form.Set(form.Get("the select"), value) // the first one, where none is chosen
 		case strings.HasPrefix(tag, "input") && (!strings.Contains(tag, "checkbox") || strings.Contains(tag, " checked")):
 			form.Add(name, value)
 		}

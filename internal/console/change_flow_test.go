@@ -90,28 +90,7 @@ func TestAChangeIsTakenAlongAndDeliveredAgain(t *testing.T) {
 	seq := b.eval("document.querySelector('#tail a').innerText")
 	b.leads(seq)
 
-	t.Run("the curl that it shows gets this change", func(t *testing.T) {
-		within(t, n, b)
-		b.do(func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
-			_, err := cdp.Call(ctx, target, permissions.SetPermission, permissions.SetPermissionParams{Permission: &permissions.PermissionDescriptor{Name: "clipboard-read"}, Setting: "granted"})
-			return chromedp.Void{}, err
-		})
-		b.press("Copy")
-		b.wait("the button to say so", "[...document.querySelectorAll('main button')].some(e => e.innerText === 'Copied')")
-		command := exec.CommandContext(t.Context(), "sh", "-c", b.eval("navigator.clipboard.readText()"))
-		command.Env = append(command.Environ(), "LOCKSTEP_TOKEN="+adminToken)
-		out, err := command.Output()
-		if err != nil {
-			t.Fatalf("%s: %v", command, err)
-		}
-		var got struct {
-			Record   struct{ ID int }
-			Metadata struct{ Seq json.Number }
-		}
-		if err := json.Unmarshal(bytes.TrimSpace(out), &got); err != nil || got.Record.ID != 3 || got.Metadata.Seq.String() != seq {
-			t.Errorf("%s prints %s (%v), want change %s", command, out, err, seq)
-		}
-	})
+	t.Run("the curl that it shows gets this change", func(t *testing.T) { takenAlong(t, n, b, seq) })
 	t.Run("one consumer gets it again, and nothing else", func(t *testing.T) {
 		within(t, n, b)
 		k, err := n.api.Consumer(t.Context(), "shop")
@@ -133,4 +112,29 @@ func TestAChangeIsTakenAlongAndDeliveredAgain(t *testing.T) {
 		}
 	})
 	b.silent("a change's page")
+}
+
+// takenAlong copies the curl of a change's page and runs it with a shell.
+func takenAlong(t *testing.T, n *node, b *browser, seq string) {
+	t.Helper()
+	within(t, n, b)
+	b.do(func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, target, permissions.SetPermission, permissions.SetPermissionParams{Permission: &permissions.PermissionDescriptor{Name: "clipboard-read"}, Setting: "granted"})
+		return chromedp.Void{}, err
+	})
+	b.press("Copy")
+	b.wait("the button to say so", "[...document.querySelectorAll('main button')].some(e => e.innerText === 'Copied')")
+	command := exec.CommandContext(t.Context(), "sh", "-c", b.eval("navigator.clipboard.readText()"))
+	command.Env = append(command.Environ(), "LOCKSTEP_TOKEN="+adminToken)
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	var got struct {
+		Record   struct{ ID int }
+		Metadata struct{ Seq json.Number }
+	}
+	if err := json.Unmarshal(bytes.TrimSpace(out), &got); err != nil || got.Record.ID != 3 || got.Metadata.Seq.String() != seq {
+		t.Errorf("%s prints %s (%v), want change %s", command, out, err, seq)
+	}
 }

@@ -158,6 +158,14 @@ func changeConsumer(c *visit) {
 	v := &settingsView{consumerView: frame, Form: settingsForm(frame.Consumer.Kind), Applied: frame.Consumer.ManagedBy == "apply"}
 	now := settingsForm(frame.Consumer.Kind)
 	now.show(frame.Consumer.Raw)
+	seen, err := time.Parse(time.RFC3339Nano, c.r.PostFormValue("seen"))
+	if err != nil || !v.Form.whole(c.r.PostForm) {
+		// What is missing would count as emptied, and go back to its default.
+		v.Form.show(frame.Consumer.Raw)
+		v.Form.Wrong = append(v.Form.Wrong, "The form did not arrive whole, and nothing was changed. Enter what is to change, and save again.")
+		v.refuse(c)
+		return
+	}
 	v.Form.take(c.r.Form, c.sealer)
 	change, good := v.Form.difference(now)
 	if good && len(change) == 0 {
@@ -166,10 +174,7 @@ func changeConsumer(c *visit) {
 		return
 	}
 	if good {
-		claim := client.Claim{Override: c.r.PostFormValue("override") == "true"}
-		if seen, err := time.Parse(time.RFC3339Nano, c.r.PostFormValue("seen")); err == nil {
-			claim.Expected = seen
-		}
+		claim := client.Claim{Override: c.r.PostFormValue("override") == "true", Expected: seen}
 		if _, err = c.api.With(claim).UpdateConsumer(c.ctx, v.Consumer.ID, change); err == nil {
 			c.leave(c.w, c.r, notice{Kind: "done", Text: "Changed: " + strings.Join(slices.Sorted(maps.Keys(change)), ", ") + "."})
 			c.go_(v.At + "/settings")
@@ -177,6 +182,11 @@ func changeConsumer(c *visit) {
 		}
 		v.Form.blame(err)
 	}
+	v.refuse(c)
+}
+
+// refuse shows the form again, with what is wrong in it.
+func (v *settingsView) refuse(c *visit) {
 	v.Failed = true
 	v.Live = "" // its address takes forms, and what was typed must stay
 	c.show(http.StatusUnprocessableEntity, "consumer-settings", v)

@@ -89,6 +89,18 @@ func (f *form) fields(each func(*field)) {
 	}
 }
 
+// whole reports whether every field of the form was sent. A browser sends empty ones, but
+// not boxes that are not ticked.
+func (f *form) whole(values url.Values) bool {
+	whole := true
+	f.fields(func(one *field) {
+		if one.As != asSeveral && one.As != asCheck && !values.Has(one.Name) {
+			whole = false
+		}
+	})
+	return whole
+}
+
 // keptPrefix comes before the name of a secret that the form holds sealed.
 const keptPrefix = "kept."
 

@@ -95,47 +95,55 @@ func TestASyncIsSteered(t *testing.T) {
 	}
 	b.silent("steering a sync")
 
-	t.Run("what was deleted by hand is told, and put right when that is asked for", func(t *testing.T) {
-		within(t, n, b)
-		lost := pgtest.Query(t, n.pg, "DELETE FROM stripe.customer WHERE id = (SELECT min(id) FROM stripe.customer) RETURNING id")[0][0]
-		b.fill("collection", "stripe:customer")
-		b.leads("Compare")
-		b.wait("what differs", "[...document.querySelectorAll('main td')].some(e => e.innerText === '"+lost+"')")
-		b.says("different")
-		b.accessible("a comparison")
-		b.picture("verify")
-		if n.customers("id = '"+lost+"'") != "0" {
-			t.Error("a comparison alone put it right")
-		}
-		b.leads("Put it right")
-		b.says("1 record was put right")
-		if n.customers("id = '"+lost+"'") != "1" {
-			t.Error("it is still missing")
-		}
-		b.leads("Back to the sync")
-		b.says("polling")
-	})
+	t.Run("what was deleted by hand is told, and put right when that is asked for", func(t *testing.T) { comparesAndRepairs(t, n, b) })
 
-	t.Run("everything is read again", func(t *testing.T) {
-		within(t, n, b)
-		log, err := n.api.SyncLog(t.Context(), "acme", 0, 1)
-		if err != nil || len(log) != 1 {
-			t.Fatalf("the log: %v, %v", log, err)
-		}
-		b.leads("Read everything again")
-		b.says("Every collection is read again from its beginning.")
-		n.eventually("both to be read to their ends", func() bool {
-			lines, err := n.api.SyncLog(t.Context(), "acme", 0, 100)
-			var read []string
-			for _, l := range lines {
-				if l.ID > log[0].ID && l.Kind == "backfill" && l.Outcome == "completed" {
-					read = append(read, l.Collection)
-				}
-			}
-			slices.Sort(read)
-			return err == nil && fmt.Sprint(read) == "[customer product]"
-		})
-		b.wait("the log to tell it", "[...document.querySelectorAll('#log tbody tr')].some(r => r.innerText.includes('backfill') && r.innerText.includes('completed'))")
-	})
+	t.Run("everything is read again", func(t *testing.T) { readsAgain(t, n, b) })
 	b.silent("comparing and reading again")
+}
+
+// comparesAndRepairs takes a record out of the mirror, and has it told and put back.
+func comparesAndRepairs(t *testing.T, n *node, b *browser) {
+	t.Helper()
+	within(t, n, b)
+	lost := pgtest.Query(t, n.pg, "DELETE FROM stripe.customer WHERE id = (SELECT min(id) FROM stripe.customer) RETURNING id")[0][0]
+	b.fill("collection", "stripe:customer")
+	b.leads("Compare")
+	b.wait("what differs", "[...document.querySelectorAll('main td')].some(e => e.innerText === '"+lost+"')")
+	b.says("different")
+	b.accessible("a comparison")
+	b.picture("verify")
+	if n.customers("id = '"+lost+"'") != "0" {
+		t.Error("a comparison alone put it right")
+	}
+	b.leads("Put it right")
+	b.says("1 record was put right")
+	if n.customers("id = '"+lost+"'") != "1" {
+		t.Error("it is still missing")
+	}
+	b.leads("Back to the sync")
+	b.says("polling")
+}
+
+// readsAgain has every collection read from its beginning.
+func readsAgain(t *testing.T, n *node, b *browser) {
+	t.Helper()
+	within(t, n, b)
+	log, err := n.api.SyncLog(t.Context(), "acme", 0, 1)
+	if err != nil || len(log) != 1 {
+		t.Fatalf("the log: %v, %v", log, err)
+	}
+	b.leads("Read everything again")
+	b.says("Every collection is read again from its beginning.")
+	n.eventually("both to be read to their ends", func() bool {
+		lines, err := n.api.SyncLog(t.Context(), "acme", 0, 100)
+		var read []string
+		for _, l := range lines {
+			if l.ID > log[0].ID && l.Kind == "backfill" && l.Outcome == "completed" {
+				read = append(read, l.Collection)
+			}
+		}
+		slices.Sort(read)
+		return err == nil && fmt.Sprint(read) == "[customer product]"
+	})
+	b.wait("the log to tell it", "[...document.querySelectorAll('#log tbody tr')].some(r => r.innerText.includes('backfill') && r.innerText.includes('completed'))")
 }

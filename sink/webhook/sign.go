@@ -1,17 +1,14 @@
 package webhook
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"log/slog"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // Secret signs requests by Standard Webhooks. To rotate one, put the new one first and
@@ -36,23 +33,9 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 const secretPrefix = "whsec_"
 
-// signer makes the signatures of one secret: v1 of Standard Webhooks, as its library
-// makes them, which copies the body twice for each.
 type signer struct {
-	macs  *sync.Pool // of hash.Hash
-	until time.Time
-}
-
-// append appends the signature of a request.
-func (s signer) append(dst []byte, id string, now time.Time, body []byte) []byte {
-	mac, _ := s.macs.Get().(hash.Hash)
-	defer s.macs.Put(mac)
-	mac.Reset()
-	var room [128]byte
-	mac.Write(append(strconv.AppendInt(append(append(room[:0], id...), '.'), now.Unix(), 10), '.'))
-	mac.Write(body)
-	var sum [sha256.Size]byte
-	return base64.StdEncoding.AppendEncode(append(dst, "v1,"...), mac.Sum(sum[:0]))
+	webhook *standardwebhooks.Webhook
+	until   time.Time
 }
 
 func (w *Webhook) configureSecrets() error {
@@ -81,8 +64,8 @@ func (s Secret) signer() (signer, error) {
 	if len(key) < 24 || len(key) > 64 {
 		return signer{}, fmt.Errorf("has %d bytes: 24 to 64 are needed", len(key))
 	}
-	macs := &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}
-	return signer{macs: macs, until: s.Until}, nil
+	signing, err := standardwebhooks.NewWebhookRaw(key)
+	return signer{webhook: signing, until: s.Until}, err
 }
 
 var errNoSecret = errors.New("no secret is valid any more: add one, or take the end off the last")
@@ -93,19 +76,19 @@ func (w *Webhook) signature(id string, now time.Time, body []byte) (string, erro
 	if len(w.signers) == 0 {
 		return "", nil
 	}
-	var room [128]byte
-	list := room[:0]
+	var list []string
 	for _, s := range w.signers {
 		if !s.until.IsZero() && !now.Before(s.until) {
 			continue
 		}
-		if len(list) > 0 {
-			list = append(list, ' ')
+		one, err := s.webhook.Sign(id, now, body)
+		if err != nil {
+			return "", err
 		}
-		list = s.append(list, id, now, body)
+		list = append(list, one)
 	}
 	if len(list) == 0 {
 		return "", errNoSecret
 	}
-	return string(list), nil
+	return strings.Join(list, " "), nil
 }
