@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,21 +32,36 @@ type examination struct {
 	said   map[string]bool // findings that are in the log
 }
 
-// doctorStage examines the node at its start and from time to time, and logs what is
-// new.
+// doctorStage examines the node at its start, from time to time, and when a gap was found
+// or closed, and logs what is new.
 func (e *Engine) doctorStage() stage.Stage {
 	return stage.Stage{Name: "doctor", Run: func(ctx context.Context) error {
-		pause := examineAfter
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		due, known := time.Now().Add(examineAfter), 0
 		for {
 			select {
-			case <-time.After(pause):
+			case <-tick.C:
 			case <-ctx.Done():
 				return nil
 			}
-			pause = examineEvery
+			gaps := e.countGaps()
+			first := e.examined.none()
+			if now := time.Now(); now.Before(due) && (first || gaps == known) {
+				continue
+			}
+			due, known = time.Now().Add(examineEvery), gaps
 			_, _ = e.examine(ctx) // it fails only when ctx ends
 		}
 	}}
+}
+
+// countGaps counts the places of all databases where changes may be missing.
+func (e *Engine) countGaps() (n int) {
+	for _, d := range e.databases.all() {
+		n += len(d.gaps.List(d.Name))
+	}
+	return n
 }
 
 // patient is the running node, for its doctor.
@@ -108,6 +124,12 @@ func (x *examination) last() (r doctor.Report, began time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.report, x.began
+}
+
+// none reports whether nothing was examined yet.
+func (x *examination) none() bool {
+	_, began := x.last()
+	return began.IsZero()
 }
 
 // physician is the doctor in the words of the API.
@@ -186,7 +208,10 @@ func (x *examination) part() (api.Part, bool) {
 		}
 		failed++
 		if failed == 1 {
-			part.Reason = fmt.Sprintf("%s: %s; %s", f.Target, f.Summary, f.Remedy)
+			part.Reason = f.Target + ": " + f.Summary
+			if !strings.Contains(f.Summary, f.Remedy) {
+				part.Reason += "; " + f.Remedy
+			}
 		}
 	}
 	if failed > 1 {

@@ -93,7 +93,7 @@ func (n *node) take(name string) []uint64 {
 	var seqs []uint64
 	var tokens []string
 	for _, d := range batch.Deliveries {
-		seqs, tokens = append(seqs, d.Change.Metadata.Seq), append(tokens, d.Token)
+		seqs, tokens = append(seqs, d.Metadata.Seq), append(tokens, d.Token)
 	}
 	if len(tokens) > 0 {
 		if err := n.api.Ack(n.t.Context(), name, tokens...); err != nil {
@@ -250,7 +250,7 @@ func TestTwoPeoplePressTheSameButton(t *testing.T) {
 			t.Errorf("they are told %q", said)
 		}
 		batch, err := n.api.Next(t.Context(), "orders", 100, 0)
-		if err != nil || len(batch.Deliveries) != 1 || batch.Deliveries[0].Change.Metadata.Seq != list[0].Seq {
+		if err != nil || len(batch.Deliveries) != 1 || batch.Deliveries[0].Metadata.Seq != list[0].Seq {
 			t.Fatalf("%d changes are handed out, %v", len(batch.Deliveries), err)
 		}
 		if err := n.api.Ack(t.Context(), "orders", batch.Deliveries[0].Token); err != nil {
@@ -308,7 +308,7 @@ func TestDeadLettersAreLookedAtDroppedAndRetried(t *testing.T) {
 	b.wait("the letters", "document.querySelectorAll('input[name=seq]').length === 20")
 
 	var dropped []uint64
-	for _, text := range strings.Fields(b.eval("[...document.querySelectorAll('input[name=seq]')].slice(0, 3).map(c => c.value).join(' ')")) {
+	for text := range strings.FieldsSeq(b.eval("[...document.querySelectorAll('input[name=seq]')].slice(0, 3).map(c => c.value).join(' ')")) {
 		var seq uint64
 		if _, err := fmt.Sscan(text, &seq); err != nil {
 			t.Fatal(err)

@@ -159,7 +159,7 @@ func changeConsumer(c *visit) {
 	now := settingsForm(frame.Consumer.Kind)
 	now.show(frame.Consumer.Raw)
 	seen, err := time.Parse(time.RFC3339Nano, c.r.PostFormValue("seen"))
-	if err != nil || !v.Form.whole(c.r.PostForm) {
+	if err != nil || !v.Form.whole(c.r.Form) {
 		// What is missing would count as emptied, and go back to its default.
 		v.Form.show(frame.Consumer.Raw)
 		v.Form.Wrong = append(v.Form.Wrong, "The form did not arrive whole, and nothing was changed. Enter what is to change, and save again.")
