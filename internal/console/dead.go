@@ -231,7 +231,7 @@ func settleDead(c *visit, verb string, seqs []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return deadWords(verb, p)
+	return deadWords(verb, p, len(w.Seqs)-p.Retried-p.Dropped-p.Skipped-int(min(p.Left, uint64(len(w.Seqs)))))
 }
 
 // everyTime is how long a page works on all dead letters before it answers.
@@ -251,20 +251,24 @@ func everyDead(c *visit) (string, error) {
 		sum.Retried, sum.Dropped, sum.Skipped = sum.Retried+p.Retried, sum.Dropped+p.Dropped, sum.Skipped+p.Skipped
 		sum.Left, sum.Stopped, sum.Why = p.Left, p.Stopped, cmp.Or(sum.Why, p.Why)
 		if p.Next == "" || p.Left == 0 || p.Stopped != "" || c.now().Sub(began) > everyTime {
-			return deadWords(c.r.PathValue("verb"), sum)
+			return deadWords(c.r.PathValue("verb"), sum, 0)
 		}
 		w.Cursor = p.Next
 	}
 }
 
-// deadWords says how far retrying or dropping came.
-func deadWords(verb string, p client.DeadProgress) (string, error) {
+// deadWords says how far retrying or dropping came; gone are letters that were chosen and
+// were not there any more.
+func deadWords(verb string, p client.DeadProgress, gone int) (string, error) {
 	text := plural(p.Retried, "dead letter is", "dead letters are") + " delivered again."
 	if verb == "drop" {
 		text = plural(p.Dropped, "dead letter is", "dead letters are") + " dropped: their changes count as settled."
 	}
 	if p.Skipped > 0 {
 		text += " " + plural(p.Skipped, "was", "were") + " passed over: " + p.Why + "."
+	}
+	if gone > 0 {
+		text += " " + plural(gone, "was", "were") + " not there any more: somebody else has retried or dropped it, or the change is settled."
 	}
 	if p.Left > 0 {
 		text += " " + count(p.Left) + " were not looked at yet: press the button again."

@@ -97,6 +97,22 @@ func TestSecretsAreNotShownAndAChangeKeepsThem(t *testing.T) {
 	}
 }
 
+// Who writes down what is shown must see that something is missing.
+func TestAURLWithAUserIsNotShownAsOneWithout(t *testing.T) {
+	t.Parallel()
+	for kind, c := range map[string]struct{ with, shown, without string }{
+		"nats":  {"nats://bob:deep@h.test:4222", "nats://h.test:4222/…", "nats://h.test:4222"},
+		"redis": {"redis://:deep@h.test:6379", "redis://h.test:6379/…", "redis://h.test:6379"},
+	} {
+		if got := string(kinds.Shown(kind, json.RawMessage(`{"url":"`+c.with+`"}`))); got != `{"url":"`+c.shown+`"}` {
+			t.Errorf("%s: shown as %s, want %s", c.with, got, c.shown)
+		}
+		if got := string(kinds.Shown(kind, json.RawMessage(`{"url":"`+c.without+`"}`))); got != `{"url":"`+c.without+`"}` {
+			t.Errorf("%s: shown as %s", c.without, got)
+		}
+	}
+}
+
 func TestAWebhookByExpressions(t *testing.T) {
 	t.Parallel()
 	var method, path, header string

@@ -223,14 +223,15 @@ func hideAny(v any) any {
 	return hidden
 }
 
-// shownURL keeps where a URL leads: its path and its query are often a secret.
+// shownURL keeps where a URL leads: its path, its query and its user are often a secret,
+// and that there is one of them is all that is told.
 func shownURL(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
 		return hidden
 	}
 	shown := u.Scheme + "://" + u.Host
-	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
 		shown += "/…"
 	}
 	return shown
