@@ -163,6 +163,10 @@ func (m *lettersModel) check(t *rapid.T) {
 			t.Fatalf("found %v, error %v; want the letter at %d of %v", found, err, first, seqs)
 		}
 	}
+	// Whoever has no letters does not wait for the index; there may be none yet.
+	if err := m.d.ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	info, err := m.d.info(t.Context())
 	if err != nil {
 		t.Fatal(err)
