@@ -111,27 +111,30 @@ func (s *scanner) info(b *Batch) error {
 }
 
 func (s *scanner) delivery(d *Delivery) error {
-	return s.object(func(key string) (err error) {
-		switch key {
-		case "ack_token":
-			d.Token, err = s.str()
-		case "attempt":
-			var n uint64
-			n, err = s.uint()
-			d.Attempt = int(n)
-		case "action":
-			d.Action, err = s.str()
-		case "record":
-			d.Record, err = s.optional()
-		case "changes":
-			d.Changes, err = s.optional()
-		case "metadata":
-			err = s.metadata(&d.Metadata)
-		default:
-			_, err = s.raw()
-		}
-		return err
-	})
+	return s.object(func(key string) error { return s.member(d, key) })
+}
+
+// member reads a member of a delivery.
+func (s *scanner) member(d *Delivery, key string) (err error) {
+	switch key {
+	case "ack_token":
+		d.Token, err = s.str()
+	case "attempt":
+		var n uint64
+		n, err = s.uint()
+		d.Attempt = int(n)
+	case "action":
+		d.Action, err = s.str()
+	case "record":
+		d.Record, err = s.optional()
+	case "changes":
+		d.Changes, err = s.optional()
+	case "metadata":
+		err = s.metadata(&d.Metadata)
+	default:
+		_, err = s.raw()
+	}
+	return err
 }
 
 func (s *scanner) metadata(m *Metadata) error {

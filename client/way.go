@@ -68,16 +68,32 @@ func (c *Client) ChangeAt(ctx context.Context, database string, seq uint64) (Cha
 		return ChangeAt{}, err
 	}
 	out := ChangeAt{Raw: body}
-	if out.Change, err = ParseChange(body); err != nil {
+	if err := out.parse(body); err != nil {
 		return ChangeAt{}, c.unexpected(k, err)
 	}
-	var rest struct {
-		Mirror    *Mirror       `json:"mirror"`
-		Consumers []Whereabouts `json:"consumers"`
-	}
-	if err := json.Unmarshal(body, &rest); err != nil {
-		return ChangeAt{}, c.unexpected(k, err)
-	}
-	out.Mirror, out.Consumers = rest.Mirror, rest.Consumers
 	return out, nil
+}
+
+// parse goes through the answer once: a row may be very large.
+func (a *ChangeAt) parse(body []byte) error {
+	var d Delivery
+	s := newScanner(body)
+	err := s.object(func(key string) error {
+		var into any
+		switch key {
+		case "mirror":
+			into = &a.Mirror
+		case "consumers":
+			into = &a.Consumers
+		default:
+			return s.member(&d, key)
+		}
+		raw, err := s.raw()
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(raw, into)
+	})
+	a.Change = d.Change
+	return err
 }

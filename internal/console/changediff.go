@@ -153,7 +153,7 @@ func (w *diffWriter) value(f member) value {
 	}
 	w.bytes += most
 	w.diff.Cut = true
-	return value{Text: clip(string(f.Value), most) + "…", Size: byteText(len(f.Value))}
+	return value{Text: clip(string(f.Value[:min(len(f.Value), 2*most)]), most) + "…", Size: byteText(len(f.Value))}
 }
 
 // ownColumn orders the columns of a table's own before those that a sync adds to it.
