@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func newHome(t *testing.T) (*node, string) {
 	n := newNode(t, home, "  []\n")
 	text, err := os.ReadFile(n.config)
 	if err == nil {
-		err = os.WriteFile(n.config, []byte(strings.Replace(string(text), "{name: app, ", "{name: app, capture: none, ", 1)), 0o600)
+		err = os.WriteFile(n.config, regexp.MustCompile(`\{name: app, slot: \w+, `).ReplaceAll(text, []byte("{name: app, capture: none, ")), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)

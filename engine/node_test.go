@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net"
 	"os"
@@ -62,12 +63,13 @@ type node struct {
 	output bytes.Buffer
 }
 
-// newNode writes a configuration for the database; consumers is its YAML.
+// newNode writes a configuration for the database; consumers is its YAML. Slots are the
+// server's, and tests share one: each database has its own.
 func newNode(t testing.TB, url, consumers string) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{t: t, config: filepath.Join(dir, "lockstep.yml"), server: freeAddress(t)}
-	text := fmt.Sprintf("data_dir: %s\nlisten: %s\ndatabases:\n  - {name: app, url: %q}\nconsumers:\n%s", filepath.Join(dir, "data"), n.server, url, consumers)
+	text := fmt.Sprintf("data_dir: %s\nlisten: %s\ndatabases:\n  - {name: app, slot: %s, url: %q}\nconsumers:\n%s", filepath.Join(dir, "data"), n.server, slotOf(url), url, consumers)
 	if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +86,13 @@ func newNode(t testing.TB, url, consumers string) *node {
 		}
 	})
 	return n
+}
+
+// slotOf names the slot of a test's database.
+func slotOf(url string) string {
+	sum := fnv.New64a()
+	_, _ = sum.Write([]byte(url)) // never fails
+	return fmt.Sprintf("slot_%x", sum.Sum64())
 }
 
 func freeAddress(t testing.TB) string {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func (n *node) slot(name string) {
 	n.t.Helper()
 	text, err := os.ReadFile(n.config)
 	if err == nil {
-		text = bytes.Replace(text, []byte("{name: app, "), []byte("{name: app, slot: "+name+", publication: "+name+", "), 1)
+		text = regexp.MustCompile(`\{name: app, slot: \w+, `).ReplaceAll(text, []byte("{name: app, slot: "+name+", publication: "+name+", "))
 		err = os.WriteFile(n.config, text, 0o600)
 	}
 	if err != nil {
