@@ -28,7 +28,7 @@ func (e *Engine) openPumps(ctx context.Context) (func() error, error) {
 	lines := kinds.Lines(e.Stdout)
 	e.pumps = pump.NewSet(pump.SetConfig{
 		Consumers: e.broker.List, Sends: kinds.Sends, Keep: keptGone{states}, Observe: e.observeAttempts, Logger: e.Logger.With(obs.KeyStage, "send"),
-		Dir: filepath.Join(e.dir.path, "attempts"),
+		Dir: filepath.Join(e.dir.path, "attempts"), Room: e.stream.Space,
 		Open: func(_ context.Context, d deliver.Definition) (pump.Opened, error) {
 			if why := api.WhyUnopened(d.Settings); why != "" {
 				return pump.Opened{}, fmt.Errorf("%s: %w", why, lockstep.ErrInvalid)

@@ -13,7 +13,7 @@ import (
 )
 
 // SetConfig is what a set of pumps is made of. All but Keep, Observe,
-// Logger and Dir are needed.
+// Logger, Dir and Room are needed.
 type SetConfig struct {
 	// Consumers returns the consumers that there are now, of every kind.
 	Consumers func() []*deliver.Consumer
@@ -25,8 +25,10 @@ type SetConfig struct {
 	// Observe returns what is told of each attempt of a consumer; see [Config.Observe].
 	Observe func(d deliver.Definition) func(Attempt)
 	Logger  *slog.Logger
-	// Dir is where attempts are kept over restarts; "": they are not.
-	Dir string
+	// Dir is where attempts are kept over restarts; "": they are not. Room refuses what
+	// its disk should not take; nil: it takes everything.
+	Dir  string
+	Room func(bytes int) error
 }
 
 // Set runs a pump for each consumer that is sent to, also for those that come, change
@@ -53,7 +55,7 @@ type running struct {
 
 // NewSet makes a set. It starts nothing.
 func NewSet(c SetConfig) *Set {
-	s := &Set{SetConfig: c, log: c.Logger, kick: make(chan struct{}, 1), pumps: map[string]*running{}, books: map[string]*Book{}, shelf: newShelf(c.Dir)}
+	s := &Set{SetConfig: c, log: c.Logger, kick: make(chan struct{}, 1), pumps: map[string]*running{}, books: map[string]*Book{}, shelf: newShelf(c.Dir, c.Room)}
 	if s.log == nil {
 		s.log = slog.Default()
 	}

@@ -24,8 +24,10 @@ const saveEvery = time.Second
 // looking at what happened: nothing is decided by it, and one that cannot be read is
 // begun anew.
 type shelf struct {
-	dir   string // "": nothing is kept
-	saved map[string]savedBook
+	dir    string                // "": nothing is kept
+	room   func(bytes int) error // whether the disk has room for so much; nil: it has
+	saved  map[string]savedBook
+	failed bool // the last book could not be written
 }
 
 // savedBook is how a book was written last.
@@ -34,7 +36,9 @@ type savedBook struct {
 	at   time.Time
 }
 
-func newShelf(dir string) *shelf { return &shelf{dir: dir, saved: map[string]savedBook{}} }
+func newShelf(dir string, room func(bytes int) error) *shelf {
+	return &shelf{dir: dir, room: room, saved: map[string]savedBook{}}
+}
 
 // bookFile is a book on disk.
 type bookFile struct {
@@ -98,25 +102,38 @@ func (b *Book) newest() uint64 {
 	return b.last
 }
 
-// save writes a book aside and puts it in its place: a kill leaves the one before.
+// save writes a book aside and puts it in its place: a kill leaves the one before. Where
+// it cannot be written, its turn comes again after the others'.
 func (s *shelf) save(consumer string, b *Book) error {
 	f := b.written()
+	s.saved[consumer] = savedBook{s.saved[consumer].last, time.Now()}
 	content, err := json.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("write the attempts of consumer %s: %w", consumer, err)
+	if err == nil && s.room != nil {
+		err = s.room(len(content))
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("write the attempts of consumer %s: %w", consumer, err)
-	}
-	path := s.path(consumer)
-	err = os.WriteFile(path+".new", content, 0o600)
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = replaceFile(s.path(consumer), content)
 	}
 	if err != nil {
 		return fmt.Errorf("write the attempts of consumer %s: %w", consumer, err)
 	}
 	s.saved[consumer] = savedBook{f.Last, time.Now()}
+	return nil
+}
+
+// replaceFile leaves nothing of a content that there was no room for. It is not synced:
+// after a power cut a file may be empty, and is begun anew.
+func replaceFile(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	err := os.WriteFile(path+".new", content, 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(path+".new"))
+	}
 	return nil
 }
 
@@ -200,9 +217,12 @@ func (s *Set) saveAll(ctx context.Context) {
 	}
 }
 
-// saveBook writes one. That it cannot be written is no reason to stop sending.
+// saveBook writes one. That it cannot be written is no reason to stop sending, and is told
+// once, until it can be again.
 func (s *Set) saveBook(ctx context.Context, id string, b *Book) {
-	if err := s.shelf.save(id, b); err != nil {
-		s.log.WarnContext(ctx, "the attempts of a consumer are not kept over a restart; look at the disk of data_dir", obs.KeyConsumerID, id, obs.KeyError, err)
+	err := s.shelf.save(id, b)
+	if err != nil && !s.shelf.failed {
+		s.log.WarnContext(ctx, "attempts are not kept over a restart; look at the disk of data_dir", obs.KeyConsumerID, id, obs.KeyError, err)
 	}
+	s.shelf.failed = err != nil
 }

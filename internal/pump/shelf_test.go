@@ -1,11 +1,16 @@
 package pump_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"lockstep/internal/deliver"
@@ -80,4 +85,59 @@ func TestAttemptsOutliveARestart(t *testing.T) {
 	if !gone(file(kept)) {
 		t.Error("the end brought it back")
 	}
+}
+
+// told counts the lines of a log that hold a text.
+type told struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *told) Write(line []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(line)
+}
+
+func (o *told) count(text string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Count(o.text.String(), text)
+}
+
+// On a full disk attempts wait: what is left is for acks. That is told once, not each
+// second.
+func TestAttemptsLeaveTheRestOfTheDiskAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir := filepath.Join(t.TempDir(), "attempts")
+	l, log := &places{opened: map[string]*receiver{}}, &told{}
+	var full atomic.Bool
+	var asked atomic.Int64
+	full.Store(true)
+	set := pump.NewSet(pump.SetConfig{
+		Consumers: r.broker.List, Sends: func(kind string) bool { return kind == "webhook" }, Open: l.open, Dir: dir, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Room: func(int) error {
+			asked.Add(1)
+			if full.Load() {
+				return errors.New("the disk is full")
+			}
+			return nil
+		},
+	})
+	r.consumer(func(d *deliver.Definition) { d.Settings = []byte("one") })
+	r.consumer(func(d *deliver.Definition) { d.Settings = []byte("two") })
+	stop := start(t, set.Run)
+	r.fill(100, 10)
+	eventually(t, "both are sent to", func() bool { return l.at("one") == 100 && l.at("two") == 100 })
+	eventually(t, "each was tried twice", func() bool { return asked.Load() >= 4 })
+	if files, err := os.ReadDir(dir); len(files) > 0 {
+		t.Errorf("%d files were written, %v", len(files), err)
+	}
+	if n := log.count("not kept over a restart"); n != 1 {
+		t.Errorf("it was told %d times", n)
+	}
+	full.Store(false)
+	eventually(t, "both are on disk when there is room", func() bool { files, _ := os.ReadDir(dir); return len(files) == 2 })
+	stop()
 }

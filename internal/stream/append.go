@@ -53,7 +53,7 @@ func (l *Log) append(ctx context.Context, bw *lockstep.BatchWriter, mark lockste
 	if err := w.room(ctx, min(bw.Len(), limit)); err != nil {
 		return err
 	}
-	if err := l.srv.space(bw.Len()); err != nil {
+	if err := l.srv.Space(bw.Len()); err != nil {
 		w.poison(err)
 		return err
 	}
@@ -167,10 +167,11 @@ func (w *writer) send(m stored, p pending) {
 	}
 }
 
-// space refuses a write that would fill the disk. A write that fails in JetStream
-// stops its stream for good, and acknowledgements of consumers need the disk too,
-// so the log stops first.
-func (s *Server) space(bytes int) error {
+// Space refuses a write that would fill the disk of the embedded server: its error wraps
+// lockstep.ErrUnavailable. A write that fails in JetStream stops its stream for good, and
+// acknowledgements of consumers need the disk too, so the log stops first, and with it
+// everything else of the node that writes there and may wait.
+func (s *Server) Space(bytes int) error {
 	if s.embed == nil {
 		return nil
 	}

@@ -72,7 +72,7 @@ func (l *Log) recover(ctx context.Context) (lockstep.Mark, error) {
 // connection or by another writer, is either in the stream already and then claim
 // is refused, or it expects an end that is no longer there.
 func (l *Log) claim(ctx context.Context, f found) (entry, error) {
-	if err := l.srv.space(0); err != nil {
+	if err := l.srv.Space(0); err != nil {
 		return entry{}, err
 	}
 	var w lockstep.BatchWriter
